@@ -48,7 +48,9 @@ class RunLengthMask(_Frozen):
     @classmethod
     def encode(cls, mask: Bool[np.ndarray, "z y x"], offset_zyx: tuple[int, int, int]) -> Self:
         """Encode a mask whose voxel ``[0, 0, 0]`` is voxel ``offset_zyx`` of the scan."""
-        flat = np.concatenate([[False], mask.ravel(), [not mask.ravel()[-1] if mask.size else True]])
+        flat = np.concatenate(
+            [[False], mask.ravel(), [not mask.ravel()[-1] if mask.size else True]]
+        )
         edges = np.flatnonzero(flat[1:] != flat[:-1])
         counts = np.diff(np.concatenate([[0], edges]))
         z, y, x = mask.shape

@@ -1,0 +1,342 @@
+"""All settings, typed and checked: read from TOML, kept in the checkpoint.
+
+Sections follow the data flow. Unknown keys are refused with the nearest known name.
+"""
+
+import difflib
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from osteomet.errors import ConfigError
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class PreprocessConfig(Section):
+    """From the scan's HU to what the network sees."""
+
+    spacing_mm: Positive = 1.0
+    """Isotropic voxel size of the model's grid; the paper's 1 mm."""
+    window_hu: tuple[float, float] = (-300.0, 1300.0)
+    """HU outside are clipped; fat to dense cortex."""
+    mean_hu: float = 0.0
+    """Mean of clipped HU over the training scans; measured when training starts."""
+    std_hu: Positive = 300.0
+    """Standard deviation beside ``mean_hu``."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.window_hu[0] >= self.window_hu[1]:
+            raise ValueError(f"window_hu must rise, got {self.window_hu}")
+        return self
+
+
+class BackboneConfig(Section):
+    """Which network makes feature levels."""
+
+    name: str = "convnextv2_atto"
+    stem_stride: Literal[2, 4] = 4
+    """Voxels per cell of the finest level: 2 adds level C1 for small lesions at about 8 times the cost."""
+    drop_path: Fraction = 0.0
+    """Stochastic depth of the last block; earlier blocks drop linearly less."""
+    depths: tuple[Count, ...] | None = None
+    """Blocks per stage; None takes the published size."""
+    dims: tuple[Count, ...] | None = None
+    """Channels per stage; None takes the published size."""
+
+
+class NeckConfig(Section):
+    """Feature pyramid over the chosen levels."""
+
+    levels: tuple[int, ...] = (2, 3, 4)
+    """Level numbers used for anchors and RoIs; level n has stride 2**n voxels."""
+    channels: Count = 48
+
+
+class AnchorConfig(Section):
+    """Reference boxes in mm, so that another spacing keeps its lesions."""
+
+    sizes_mm: tuple[tuple[Positive, ...], ...] = ((8.0, 12.0), (17.0, 24.0), (34.0, 48.0))
+    """Edge of the cube, one tuple per level."""
+    ratios: tuple[Positive, ...] = (1.0,)
+    """dz : dxy at constant volume."""
+
+
+class RPNConfig(Section):
+    """Region proposal network."""
+
+    matcher: Literal["atss", "iou"] = "atss"
+    atss_candidates: Count = 4
+    """Nearest anchors per level and lesion that ATSS considers, times anchors per cell."""
+    positive_iou: Fraction = 0.5
+    negative_iou: Fraction = 0.3
+    force_best: bool = True
+    """Each lesion's best anchor is positive, whatever its IoU (the paper's 0.95 needs it)."""
+    anchors_per_image: Count = 96
+    positive_fraction: Fraction = 0.33
+    hard_negative_pool: Count = 20
+    """Negatives are drawn from the ``pool * needed`` highest scored; 1 is the hardest only."""
+    pre_nms_per_level: Count = 400
+    proposals_train: Count = 128
+    proposals_test: Count = 96
+    nms_iou: Fraction = 0.5
+    min_size_mm: float = 2.0
+
+
+class BoxHeadConfig(Section):
+    """Class and box of each proposal."""
+
+    pool_size: Count = 7
+    sampling_ratio: Count = 1
+    hidden: Count = 256
+    embedding: Count = 32
+    """Width of the lesion embedding that the second stage reads."""
+    positive_iou: Fraction = 0.35
+    negative_iou: Fraction = 0.25
+    rois_per_image: Count = 48
+    positive_fraction: Fraction = 0.33
+    jittered_truth: int = Field(default=4, ge=0)
+    """Noisy copies of each true box added to the proposals in training."""
+    context: Positive = 1.3
+    """Pooled region over box, per axis: the surroundings tell the class."""
+
+
+class MaskHeadConfig(Section):
+    """Voxels of each detected lesion."""
+
+    size: Count = 24
+    """Cells a side of the mask; even."""
+    channels: Count = 24
+    convolutions: Count = 2
+    margin: Positive = 1.2
+    """Mask region over box, per axis: a box a little too small does not cut its lesion."""
+    image_crop: bool = True
+    """The head also sees the image at the mask's resolution."""
+    rois_per_image: Count = 12
+
+    @model_validator(mode="after")
+    def _even(self) -> Self:
+        if self.size % 2:
+            raise ValueError(f"mask size must be even, got {self.size}")
+        return self
+
+
+class LossConfig(Section):
+    """Weights of the terms; the paper's are 1, 1, 1."""
+
+    rpn_objectness: float = 1.0
+    rpn_box: float = 1.0
+    classes: float = 1.0
+    box: float = 1.0
+    mask: float = 1.0
+    mask_dice: float = 1.0
+    """Soft Dice beside the mask's cross-entropy; 0 is the paper's."""
+    segmentation: float = 1.0
+    """Auxiliary dense segmentation at the image's resolution (Retina U-Net); 0 turns it off."""
+
+
+class ModelConfig(Section):
+    backbone: BackboneConfig = BackboneConfig()
+    neck: NeckConfig = NeckConfig()
+    anchors: AnchorConfig = AnchorConfig()
+    rpn: RPNConfig = RPNConfig()
+    box_head: BoxHeadConfig = BoxHeadConfig()
+    mask_head: MaskHeadConfig = MaskHeadConfig()
+    losses: LossConfig = LossConfig()
+    detection_nms_iou: Fraction = 0.2
+    """Class-agnostic: one lesion is reported once."""
+    detections_per_image: Count = 40
+    min_score: Fraction = 0.03
+
+    @model_validator(mode="after")
+    def _one_anchor_tuple_per_level(self) -> Self:
+        if len(self.anchors.sizes_mm) != len(self.neck.levels):
+            raise ValueError(
+                f"anchors.sizes_mm has {len(self.anchors.sizes_mm)} tuples for "
+                f"{len(self.neck.levels)} neck.levels; expected one per level"
+            )
+        return self
+
+
+class AugmentConfig(Section):
+    """Random changes of a training patch; image and instances move in one resampling."""
+
+    flip: bool = True
+    """Along each axis with probability one half."""
+    rotate_degrees: float = Field(default=15.0, ge=0, le=180)
+    scale: tuple[Positive, Positive] = (0.8, 1.2)
+    translate_mm: float = Field(default=8.0, ge=0)
+    spatial_probability: Fraction = 0.3
+    """Share of patches that are rotated and scaled; the others are only flipped and moved."""
+    noise_hu: float = Field(default=25.0, ge=0)
+    """Largest standard deviation of added noise."""
+    contrast: tuple[Positive, Positive] = (0.85, 1.15)
+    shift_hu: float = Field(default=30.0, ge=0)
+    blur_mm: float = Field(default=1.0, ge=0)
+    """Largest sigma of a Gaussian blur."""
+    intensity_probability: Fraction = 0.5
+    """Chance of each intensity change."""
+
+
+class DataConfig(Section):
+    """Which patches the network is trained on."""
+
+    patch_size: tuple[Count, Count, Count] = (96, 96, 96)
+    lesion_fraction: Fraction = 0.7
+    """Share of patches centred near a lesion; the rest fall anywhere with bone."""
+    min_visible_fraction: Fraction = 0.3
+    """A lesion cut by the border trains if at least this share of it is inside; less is ignored."""
+    val_patches: Count = 32
+    """Fixed, seeded validation patches."""
+    workers: int = Field(default=1, ge=0)
+    """Threads that prepare patches; any number gives the same patches."""
+
+
+class TrainingConfig(Section):
+    seed: int = 0
+    batch_size: Count = 2
+    max_steps: Count = 4000
+    budget_minutes: Positive | None = None
+    """Wall-clock budget: 30 steps are timed, then the total is fixed and saved."""
+    learning_rate: Positive = 1e-3
+    weight_decay: float = Field(default=0.05, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    schedule: Literal["cosine", "step", "exponential"] = "cosine"
+    step_at: Fraction = 0.8
+    """Share of the steps after which ``step`` multiplies the rate by 0.1 (the paper: epoch 40 of 50)."""
+    final_rate: Fraction = 0.02
+    """Last over first learning rate of ``cosine`` and ``exponential``."""
+    gradient_clip: Positive = 5.0
+    ema_decay: Fraction = 0.998
+    roi_warmup_steps: int = Field(default=200, ge=0)
+    """Steps over which the RoI losses rise to their weight, while the RPN learns first."""
+    validate_every: Count = 250
+    checkpoint_every: Count = 250
+    patience: int = Field(default=0, ge=0)
+    """Validations without a better loss after which training stops; 0 never stops early."""
+    precision: Literal["auto", "32", "bf16"] = "auto"
+    """``auto``: bf16 where the accelerator has it, float32 on a CPU."""
+
+
+class InferenceConfig(Section):
+    tile_size: tuple[Count, Count, Count] = (128, 128, 128)
+    overlap_vox: int = Field(default=32, ge=0)
+    bone_dilation_mm: Positive = 20.0
+    merge: Literal["wbc", "nms"] = "wbc"
+    merge_iou: Fraction = 0.2
+    candidate_score: Fraction = 0.05
+    max_candidates: Count = 100
+    operating_threshold: Fraction = 0.5
+    """Chosen on validation scans and kept in the weights."""
+    mask_threshold: Fraction = 0.5
+
+
+class Config(Section):
+    preprocess: PreprocessConfig = PreprocessConfig()
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    data: DataConfig = DataConfig()
+    training: TrainingConfig = TrainingConfig()
+    inference: InferenceConfig = InferenceConfig()
+
+    @model_validator(mode="after")
+    def _levels_fit_the_patch(self) -> Self:
+        for level in self.model.neck.levels:
+            cells = min(self.data.patch_size) // 2**level
+            if cells < 3:
+                raise ValueError(
+                    f"level {level} has {cells} cells a side in a patch of {self.data.patch_size}; "
+                    "expected at least 3: leave the level out or enlarge data.patch_size"
+                )
+        return self
+
+    def sha256(self) -> str:
+        """Return a digest that changes with any setting."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def updated(self, assignments: dict[str, Any]) -> "Config":
+        """Return a configuration with ``{"section.key": value}`` replaced.
+
+        Raises:
+            ConfigError: a key is unknown or a value out of range.
+        """
+        content = self.model_dump()
+        for name, value in assignments.items():
+            *sections, key = name.split(".")
+            place = content
+            for section in sections:
+                if not isinstance(place.get(section), dict):
+                    raise ConfigError(_unknown(section, list(place), name))
+                place = place[section]
+            if key not in place:
+                raise ConfigError(_unknown(key, list(place), name))
+            place[key] = value
+        return parse_config(content, "the given settings")
+
+
+def parse_config(content: dict[str, Any], where: str) -> Config:
+    """Check plain values, as TOML or JSON give them.
+
+    Raises:
+        ConfigError: names the setting, what was found and, for an unknown key, the nearest name.
+    """
+    try:
+        return Config.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            section: Any = Config()
+            for part in path[:-1]:
+                section = getattr(section, part)
+            known = list(type(section).model_fields)
+            message = _unknown(path[-1], known, ".".join(path))
+        else:
+            message = f"{'.'.join(path) or 'settings'}: {first['msg']}, got {first['input']!r:.80}"
+        raise ConfigError(f"{where}: {message}") from error
+
+
+def load_config(path: Path) -> Config:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, not TOML, or holds a wrong setting.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not TOML: {error}") from error
+    return parse_config(content, str(path))
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Read ``section.key=value`` of the command line; the value is written as in TOML.
+
+    Raises:
+        ConfigError: there is no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigError(f"--set {text}: expected section.key=value")
+    try:
+        return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return name.strip(), value.strip()
+
+
+def _unknown(key: str, known: list[str], full: str) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"unknown setting {full!r}: {hint}"
