@@ -46,7 +46,7 @@ class BackboneConfig(Section):
 
     name: str = "convnextv2_atto"
     stem_stride: Literal[2, 4] = 4
-    """Voxels per cell of the finest level: 2 adds level C1 for small lesions at about 8 times the cost."""
+    """Voxels per cell of the finest level; 2 adds level 1 for small lesions, 8 times dearer."""
     drop_path: Fraction = 0.0
     """Stochastic depth of the last block; earlier blocks drop linearly less."""
     depths: tuple[Count, ...] | None = None
@@ -213,7 +213,7 @@ class TrainingConfig(Section):
     warmup_steps: int = Field(default=100, ge=0)
     schedule: Literal["cosine", "step", "exponential"] = "cosine"
     step_at: Fraction = 0.8
-    """Share of the steps after which ``step`` multiplies the rate by 0.1 (the paper: epoch 40 of 50)."""
+    """Share of the steps after which ``step`` multiplies the rate by 0.1 (paper: 40 of 50)."""
     final_rate: Fraction = 0.02
     """Last over first learning rate of ``cosine`` and ``exponential``."""
     gradient_clip: Positive = 5.0

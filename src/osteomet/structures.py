@@ -82,13 +82,15 @@ class Detections:
         scores: ``(n,)`` probability of a metastasis, ``1 - p(background)``.
         p_lung: ``(n,)`` ``p(lung) / (p(lung) + p(other))``.
         embeddings: ``(n, d)`` features of each lesion for the second stage.
-        masks: ``(n, m, m, m)`` probabilities on a grid that spans the box.
+        mask_boxes: ``(n, 6)`` region that each mask spans: the box and a margin.
+        masks: ``(n, m, m, m)`` probabilities on a grid that spans ``mask_boxes``.
     """
 
     boxes: Float[Tensor, "n 6"]
     scores: Float[Tensor, " n"]
     p_lung: Float[Tensor, " n"]
     embeddings: Float[Tensor, "n d"]
+    mask_boxes: Float[Tensor, "n 6"]
     masks: Float[Tensor, "n m m m"]
 
     def __len__(self) -> int:
@@ -101,13 +103,21 @@ class Detections:
             self.scores[keep],
             self.p_lung[keep],
             self.embeddings[keep],
+            self.mask_boxes[keep],
             self.masks[keep],
         )
 
     def shifted(self, offset_zyx: tuple[float, float, float]) -> "Detections":
         """Return the detections of a tile in the coordinates of its scan."""
-        boxes = self.boxes + self.boxes.new_tensor([*offset_zyx, *offset_zyx])
-        return Detections(boxes, self.scores, self.p_lung, self.embeddings, self.masks)
+        offset = self.boxes.new_tensor([*offset_zyx, *offset_zyx])
+        return Detections(
+            self.boxes + offset,
+            self.scores,
+            self.p_lung,
+            self.embeddings,
+            self.mask_boxes + offset,
+            self.masks,
+        )
 
     def cpu(self) -> "Detections":
         """Return the detections in float32 on the CPU."""
@@ -116,6 +126,7 @@ class Detections:
             self.scores.float().cpu(),
             self.p_lung.float().cpu(),
             self.embeddings.float().cpu(),
+            self.mask_boxes.float().cpu(),
             self.masks.float().cpu(),
         )
 
@@ -127,5 +138,6 @@ class Detections:
             torch.cat([part.scores for part in parts]),
             torch.cat([part.p_lung for part in parts]),
             torch.cat([part.embeddings for part in parts]),
+            torch.cat([part.mask_boxes for part in parts]),
             torch.cat([part.masks for part in parts]),
         )

@@ -31,7 +31,7 @@ class Volume:
 
     Attributes:
         voxels: values in HU (or labels), ``(z, y, x)``.
-        affine: maps ``(k, j, i, 1)``, the centre of voxel ``[k, j, i]``, to LPS ``(x, y, z, 1)`` mm.
+        affine: 4 x 4; maps the centre ``(k, j, i, 1)`` of a voxel to LPS ``(x, y, z, 1)`` in mm.
     """
 
     voxels: Num[np.ndarray, "z y x"]
@@ -110,7 +110,7 @@ class Volume:
         return self.world_to_index(world_xyz_mm) + 0.5
 
     def boxes_to_world(self, boxes: Float[np.ndarray, "boxes 6"]) -> Float[np.ndarray, "boxes 6"]:
-        """Return the axis-aligned LPS extents ``(x1, y1, z1, x2, y2, z2)`` in mm of boxes in voxels.
+        """Return the LPS extents ``(x1, y1, z1, x2, y2, z2)`` in mm of boxes in voxels.
 
         On an oblique grid the extent is that of the box's eight corners, so it is larger
         than the box.
