@@ -1,0 +1,33 @@
+"""A scan as it was read: voxels, where they came from, and what had to be repaired."""
+
+from dataclasses import dataclass
+
+from osteomet.findings import SeriesInfo
+from osteomet.volume import Volume
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """One CT scan.
+
+    Attributes:
+        volume: voxels in HU, int16 where all of them are whole numbers, else float32.
+        info: which file or series this is, and why it was chosen.
+        warnings: one sentence for each repair or doubt; empty for a scan without fault.
+    """
+
+    volume: Volume
+    info: SeriesInfo
+    warnings: tuple[str, ...] = ()
+
+
+def describe(volume: Volume, *, source: str, file_format: str, **details: str | None) -> SeriesInfo:
+    """Return the record of a volume; ``details`` are the optional fields of ``SeriesInfo``."""
+    return SeriesInfo(
+        source=source,
+        format=file_format,
+        shape_zyx=volume.shape,
+        spacing_zyx_mm=volume.spacing_zyx_mm,
+        affine_lps=tuple(tuple(row) for row in volume.affine.tolist()),
+        **details,
+    )
