@@ -111,6 +111,13 @@ def decode_boxes(
     return torch.cat([center - half, center + half], dim=1)
 
 
+def scale_boxes(boxes: Boxes, factor: float) -> Boxes:
+    """Return boxes whose sides are ``factor`` times as long about the same centre."""
+    low, high = _corners(boxes)
+    center, half = (low + high) / 2, (high - low) * (factor / 2)
+    return torch.cat([center - half, center + half], dim=-1)
+
+
 def clip_boxes(boxes: Boxes, shape_zyx: tuple[int, int, int]) -> Boxes:
     """Clip boxes to an image of ``shape_zyx`` voxels; a box outside becomes degenerate."""
     limit = boxes.new_tensor(shape_zyx * 2)
