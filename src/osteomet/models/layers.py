@@ -1,0 +1,111 @@
+"""The few layers that backbone, neck and heads share.
+
+All tensors are ``(batch, channels, z, y, x)`` in ``channels_last_3d`` memory, so that
+moving the channels last is a view, a 1x1x1 convolution is a matrix product, and the
+convolutions run on the layout they are fastest on.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from osteomet.ops.depthwise_conv import depthwise_conv3d
+
+Features = Float[Tensor, "batch channels z y x"]
+
+
+class LayerNorm3d(nn.LayerNorm):
+    """Normalise the channels of each voxel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Features) -> Features:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class PointwiseConv3d(nn.Linear):
+    """A 1x1x1 convolution, as the matrix product it is."""
+
+    def forward(self, x: Features) -> Float[Tensor, "batch out z y x"]:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class DepthwiseConv3d(nn.Conv3d):
+    """One odd cubic kernel per channel, same size out; gradients by ``ops.depthwise_conv``."""
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    def forward(self, x: Features) -> Features:
+        if self.bias is None:
+            raise ValueError("a depthwise convolution of osteomet has a bias")
+        return depthwise_conv3d(x, self.weight, self.bias)
+
+
+class PatchifyConv3d(nn.Conv3d):
+    """A convolution whose stride is its kernel: cut into cubes, then one matrix product.
+
+    Sides must be multiples of the kernel. With one input channel this is several times
+    faster than the general convolution, forward and backward.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, stride, stride=stride)
+
+    def forward(self, x: Features) -> Float[Tensor, "batch out z_cells y_cells x_cells"]:
+        cubes = space_to_depth(x, self.kernel_size[0]).movedim(1, -1)
+        return F.linear(cubes, self.weight.flatten(1), self.bias).movedim(-1, 1)
+
+
+def space_to_depth(x: Features, factor: int) -> Float[Tensor, "batch more z_cells y_cells x_cells"]:
+    """Move each cube of ``factor`` voxels a side into channels, ordered ``(channel, z, y, x)``."""
+    b, c, z, y, w = x.shape
+    x = x.reshape(b, c, z // factor, factor, y // factor, factor, w // factor, factor)
+    cubes = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+    return cubes.movedim(-1, 1)
+
+
+def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z y x"]:
+    """Undo ``space_to_depth``."""
+    b, c, z, y, w = x.shape
+    cubes = x.movedim(1, -1).reshape(b, z, y, w, c // factor**3, factor, factor, factor)
+    spread = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return spread.reshape(b, c // factor**3, z * factor, y * factor, w * factor)
+
+
+class SeparableConv3d(nn.Module):
+    """Depthwise, LayerNorm, pointwise: 5x5x5 reach for a twentieth of a dense 3x3x3's products."""
+
+    def __init__(self, channels: int, out_channels: int, kernel_size: int = 5) -> None:
+        super().__init__()
+        self.depthwise = DepthwiseConv3d(channels, kernel_size)
+        self.norm = LayerNorm3d(channels)
+        self.pointwise = PointwiseConv3d(channels, out_channels)
+
+    def forward(self, x: Features) -> Float[Tensor, "batch out z y x"]:
+        out: Tensor = self.pointwise(self.norm(self.depthwise(x)))
+        return out
+
+
+def initialise(module: nn.Module) -> None:
+    """Fan-in initialisation of every convolution and linear layer below ``module``.
+
+    The default of torch scales biases by the fan-in too and shrinks the signal by about
+    a half per layer; here variance is kept, so that deep heads start alive.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv3d | nn.Linear):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
+def drop_path(branch: Features, probability: float, training: bool) -> Features:
+    """Drop a residual branch for a random part of the batch (stochastic depth)."""
+    if not training or probability == 0.0:
+        return branch
+    keep = 1.0 - probability
+    mask = torch.empty(len(branch), 1, 1, 1, 1, device=branch.device).bernoulli_(keep)
+    return branch * (mask / keep).to(branch.dtype)

@@ -1,0 +1,159 @@
+"""The second stage: from the lesions of one patient to the primary tumour.
+
+Each lesion gives evidence, a linear function of its embedding, its own p(lung) and its size.
+If lesions were independent given the primary, their evidence would add up; if they all told
+the same, it would average. A learned exponent lies between: the patient's logit is
+``bias + weight ** gamma * mean(evidence)``, where mean and weight count each lesion by the
+detector's score. An ensemble fitted to resampled patients carries the uncertainty.
+
+Attention-based pooling (Ilse et al., arXiv:1802.04712) is the general form; with a few
+hundred patients these few parameters are what can be fitted.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from osteomet.structures import Detections
+
+EXTRA_FEATURES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class LesionBags:
+    """The lesions of many patients, padded to the longest.
+
+    Attributes:
+        features: ``(patients, lesions, d)``; 0 where there is no lesion.
+        scores: ``(patients, lesions)`` of the detector; 0 where there is no lesion.
+    """
+
+    features: Float[Tensor, "patients lesions d"]
+    scores: Float[Tensor, "patients lesions"]
+
+    @classmethod
+    def from_detections(cls, patients: "list[Detections]") -> "LesionBags":
+        """Pad the lesions of each patient; a patient without a lesion is a row of zeros."""
+        features = [lesion_features(lesions) for lesions in patients]
+        longest = max(1, *(len(f) for f in features)) if features else 1
+        width = features[0].shape[1] if features else EXTRA_FEATURES
+        padded = torch.zeros(len(features), longest, width)
+        scores = torch.zeros(len(features), longest)
+        for i, (f, lesions) in enumerate(zip(features, patients, strict=True)):
+            padded[i, : len(f)] = f
+            scores[i, : len(f)] = lesions.scores
+        return cls(padded, scores)
+
+
+def lesion_features(lesions: Detections) -> Float[Tensor, "n d"]:
+    """Return what the second stage reads of each lesion: embedding, logit p(lung), log size."""
+    logit = lesions.p_lung.clamp(1e-4, 1 - 1e-4).logit()
+    side = (lesions.boxes[:, 3:] - lesions.boxes[:, :3]).clamp(min=1).log().mean(dim=1)
+    return torch.cat([lesions.embeddings, logit[:, None], side[:, None]], dim=1).float()
+
+
+class PrimaryModel(nn.Module):
+    """An ensemble of evidence pooling models.
+
+    Args:
+        features: width of a lesion's features.
+        members: models in the ensemble.
+    """
+
+    mean: Tensor
+    std: Tensor
+    prior: Tensor
+
+    def __init__(self, features: int, members: int = 20) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(members, features))
+        self.offset = nn.Parameter(torch.zeros(members))
+        self.bias = nn.Parameter(torch.zeros(members))
+        self.gamma_logit = nn.Parameter(torch.zeros(members))
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("std", torch.ones(features))
+        self.register_buffer("prior", torch.tensor(0.5))
+
+    def forward(self, bags: LesionBags) -> Float[Tensor, "members patients"]:
+        """Return the logit of p(lung) of each patient by each member; 0 lesions give the bias."""
+        x = (bags.features - self.mean) / self.std
+        evidence = torch.einsum("pld,md->mpl", x, self.weight) + self.offset[:, None, None]
+        weight = bags.scores.sum(dim=1)
+        mean = (evidence * bags.scores).sum(dim=2) / weight.clamp(min=1e-6)
+        exponent = self.gamma_logit.sigmoid()[:, None]
+        return self.bias[:, None] + weight.clamp(min=1e-6)[None] ** exponent * mean
+
+    @torch.no_grad()
+    def predict(
+        self, bags: LesionBags, prior_lung: float | None = None
+    ) -> tuple[Float[Tensor, " patients"], Float[Tensor, "patients 2"]]:
+        """Return p(lung) and the central 90 % of the ensemble for each patient.
+
+        Args:
+            bags: patients, each with at least one lesion to be meaningful.
+            prior_lung: share of lung patients where it is used; None keeps the training's.
+        """
+        logits = self(bags)
+        if prior_lung is not None:
+            wanted = torch.tensor(prior_lung).clamp(1e-3, 1 - 1e-3).logit()
+            logits = logits + wanted - self.prior.clamp(1e-3, 1 - 1e-3).logit()
+        p = logits.sigmoid()
+        bounds = torch.quantile(p, torch.tensor([0.05, 0.95]), dim=0).T
+        return p.mean(dim=0), bounds
+
+
+def fit_primary(
+    bags: LesionBags,
+    is_lung: Bool[Tensor, " patients"],
+    members: int = 20,
+    l2: float = 1.0,
+    seed: int = 0,
+) -> PrimaryModel:
+    """Fit the ensemble, each member to patients drawn with replacement.
+
+    Args:
+        bags: lesions as the detector finds them in patients it was not trained on.
+        is_lung: truth of each patient.
+        members: models in the ensemble.
+        l2: penalty of the weights, in units of one patient's loss.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: only one class of patients has lesions.
+    """
+    has_lesion = bags.scores.sum(dim=1) > 0
+    bags = LesionBags(bags.features[has_lesion], bags.scores[has_lesion])
+    truth = is_lung[has_lesion].float()
+    if not 0 < truth.sum() < len(truth):
+        raise ValueError(
+            f"{int(truth.sum())} of {len(truth)} patients with lesions have lung cancer; "
+            "expected both kinds"
+        )
+    model = PrimaryModel(bags.features.shape[2], members)
+    lesions = bags.features[bags.scores > 0]
+    model.mean.copy_(lesions.mean(dim=0))
+    model.std.copy_(lesions.std(dim=0).clamp(min=1e-3))
+    model.prior.copy_(truth.mean())
+    draws = torch.from_numpy(_bootstrap_counts(members, len(truth), seed))
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def objective() -> Tensor:
+        optimiser.zero_grad()
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            model(bags), truth.expand(members, -1), weight=draws, reduction="sum"
+        )
+        loss = loss + l2 * model.weight.square().sum() + 0.1 * model.gamma_logit.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(objective)
+    return model.eval()
+
+
+def _bootstrap_counts(members: int, patients: int, seed: int) -> Float[np.ndarray, "m p"]:
+    generator = np.random.default_rng(seed)
+    counts = generator.multinomial(patients, np.full(patients, 1 / patients), size=members)
+    return counts.astype(np.float32)

@@ -1,0 +1,156 @@
+"""The region proposal network: where in the image could a lesion be?
+
+Source: Ren et al., "Faster R-CNN", arXiv:1506.01497; the paper's Sec. 2.3. A small network
+slides over each level and gives, for every anchor, an objectness and six box offsets.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from osteomet.config import ModelConfig
+from osteomet.models.anchors import AnchorGenerator
+from osteomet.models.fpn import convolution
+from osteomet.models.layers import LayerNorm3d, PointwiseConv3d, initialise
+from osteomet.models.matching import (
+    Matches,
+    ignore_inside,
+    match_by_atss,
+    match_by_iou,
+    sample,
+)
+from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes
+from osteomet.ops.nms import batched_nms
+from osteomet.structures import Proposals, Targets
+
+SMOOTH_L1_BETA = 1 / 9
+
+
+class RegionProposalNetwork(nn.Module):
+    def __init__(self, config: ModelConfig, spacing_mm: float) -> None:
+        super().__init__()
+        self.config = config.rpn
+        self.atss_candidates = config.rpn.atss_candidates
+        self.min_size_vox = config.rpn.min_size_mm / spacing_mm
+        self.anchors = AnchorGenerator(config.anchors, config.neck.levels, spacing_mm)
+        width, per_cell = config.neck.channels, self.anchors.per_cell
+        self.slide = nn.Sequential(
+            convolution(config.neck.convolution, width, width), LayerNorm3d(width), nn.ReLU()
+        )
+        self.objectness = PointwiseConv3d(width, per_cell)
+        self.deltas = PointwiseConv3d(width, 6 * per_cell)
+        initialise(self)
+        for layer in (self.objectness, self.deltas):
+            nn.init.normal_(layer.weight, std=0.01)
+        # Nearly every anchor is background: start from there.
+        nn.init.constant_(self.objectness.bias, -3.0)
+
+    def forward(
+        self,
+        features: list[Tensor],
+        image_shape: tuple[int, int, int],
+        targets: list[Targets] | None,
+    ) -> tuple[list[Proposals], dict[str, Tensor]]:
+        """Return the proposals of each image and, given targets, the two losses.
+
+        Args:
+            features: ``(B, C, Z, Y, X)`` per level.
+            image_shape: voxels of the images, to clip proposals.
+            targets: what is true in each image; None makes no losses.
+        """
+        shapes = [(f.shape[2], f.shape[3], f.shape[4]) for f in features]
+        anchors, levels = self.anchors(shapes, features[0].device)
+        hidden = [self.slide(level) for level in features]
+        objectness = torch.cat([_per_anchor(self.objectness(h), 1) for h in hidden], dim=1)
+        deltas = torch.cat([_per_anchor(self.deltas(h), 6) for h in hidden], dim=1)
+        objectness, deltas = objectness.squeeze(-1).float(), deltas.float()
+        losses = {}
+        if targets is not None:
+            losses = self._losses(anchors, levels, objectness, deltas, targets)
+        with torch.no_grad():
+            proposals = [
+                self._propose(anchors, levels, objectness[i], deltas[i], image_shape)
+                for i in range(len(objectness))
+            ]
+        return proposals, losses
+
+    def _propose(
+        self,
+        anchors: Float[Tensor, "n 6"],
+        levels: Int[Tensor, " n"],
+        objectness: Float[Tensor, " n"],
+        deltas: Float[Tensor, "n 6"],
+        image_shape: tuple[int, int, int],
+    ) -> Proposals:
+        best = []
+        for number in range(len(self.anchors.strides)):
+            of_level = torch.nonzero(levels == number).squeeze(1)
+            count = min(self.config.pre_nms_per_level, len(of_level))
+            best.append(of_level[objectness[of_level].topk(count).indices])
+        kept = torch.cat(best)
+        boxes = clip_boxes(decode_boxes(deltas[kept], anchors[kept]), image_shape)
+        large = ((boxes[:, 3:] - boxes[:, :3]) >= self.min_size_vox).all(dim=1)
+        boxes, kept = boxes[large], kept[large]
+        count = self.config.proposals_train if self.training else self.config.proposals_test
+        keep = batched_nms(boxes, objectness[kept], levels[kept], self.config.nms_iou)[:count]
+        return Proposals(boxes[keep], objectness[kept][keep])
+
+    def _losses(
+        self,
+        anchors: Float[Tensor, "n 6"],
+        levels: Int[Tensor, " n"],
+        objectness: Float[Tensor, "b n"],
+        deltas: Float[Tensor, "b n 6"],
+        targets: list[Targets],
+    ) -> dict[str, Tensor]:
+        logits, labels, predicted, wanted = [], [], [], []
+        for i, target in enumerate(targets):
+            matches = self._match(anchors, levels, target)
+            positive, negative = sample(
+                matches,
+                objectness[i].detach(),
+                self.config.anchors_per_image,
+                self.config.positive_fraction,
+                self.config.hard_negative_pool,
+            )
+            logits += [objectness[i, positive], objectness[i, negative]]
+            labels += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
+            predicted.append(deltas[i, positive])
+            wanted.append(encode_boxes(target.boxes[matches[positive]], anchors[positive]))
+        box = F.smooth_l1_loss(
+            torch.cat(predicted), torch.cat(wanted), reduction="sum", beta=SMOOTH_L1_BETA
+        )
+        count = max(1, sum(len(w) for w in wanted))
+        return {
+            "rpn_objectness": F.binary_cross_entropy_with_logits(
+                torch.cat(logits), torch.cat(labels)
+            ),
+            "rpn_box": box / (6 * count),
+        }
+
+    def _match(
+        self, anchors: Float[Tensor, "n 6"], levels: Int[Tensor, " n"], target: Targets
+    ) -> Matches:
+        if self.config.matcher == "atss":
+            matches = match_by_atss(anchors, levels, target.boxes, self._candidates)
+        else:
+            matches = match_by_iou(
+                anchors,
+                target.boxes,
+                self.config.positive_iou,
+                self.config.negative_iou,
+                self.config.force_best,
+            )
+        return ignore_inside(matches, anchors, target.ignore_boxes)
+
+    @property
+    def _candidates(self) -> int:
+        return self.atss_candidates * self.anchors.per_cell
+
+
+def _per_anchor(
+    prediction: Float[Tensor, "b channels z y x"], values: int
+) -> Float[Tensor, "b anchors values"]:
+    """Order predictions as the anchors are: z, y, x, then anchor of the cell."""
+    return prediction.movedim(1, -1).reshape(len(prediction), -1, values)

@@ -1,0 +1,86 @@
+"""The auxiliary dense segmentation: lesion or not, at the image's own resolution.
+
+Source: Jaeger et al., "Retina U-Net", arXiv:1811.08661: dense supervision makes a detector
+learn from every voxel of few lesions. Here each cell of the finest level predicts all of
+its voxels from its channels, which costs one matrix product instead of a decoder. The mask
+head reads the result.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from osteomet.config import ModelConfig
+from osteomet.models.layers import PointwiseConv3d, depth_to_space, initialise
+from osteomet.structures import Targets
+
+
+class SegmentationBranch(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.stride = 2 ** config.neck.levels[0]
+        self.image_crop = config.mask_head.image_crop
+        self.logits: PointwiseConv3d | None = None
+        if config.losses.segmentation > 0:
+            self.logits = PointwiseConv3d(config.neck.channels, self.stride**3)
+            initialise(self)
+            nn.init.normal_(self.logits.weight, std=0.01)
+            nn.init.constant_(self.logits.bias, -3.0)
+
+    def forward(
+        self,
+        finest: Float[Tensor, "b c z_cells y_cells x_cells"],
+        images: Float[Tensor, "b 1 z y x"],
+        targets: list[Targets] | None,
+    ) -> tuple[Float[Tensor, "b k z y x"], dict[str, Tensor]]:
+        """Return what the mask head crops, and the loss where there are targets.
+
+        Returns:
+            Image and segmentation logits as ``k`` channels, each only if the configuration
+            has it (``k`` may be 0); the loss under ``segmentation``.
+        """
+        crops = [images] if self.image_crop else [images[:, :0]]
+        losses = {}
+        if self.logits is not None:
+            logits = depth_to_space(self.logits(finest), self.stride)
+            crops.append(logits.detach().to(images.dtype))
+            if targets is not None:
+                losses["segmentation"] = segmentation_loss(logits.squeeze(1).float(), targets)
+        return torch.cat(crops, dim=1), losses
+
+
+def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor:
+    """Cross-entropy plus soft Dice over the batch.
+
+    Voxels inside a box whose lesion has no mask, or inside an ignored region, do not count.
+    Without a lesion voxel in the batch the Dice term is 0.
+    """
+    truth = torch.stack([target.instances > 0 for target in targets]).to(logits)
+    counted = _counted(logits, targets)
+    entropy = F.binary_cross_entropy_with_logits(
+        logits, truth, weight=counted, reduction="none" if counted is not None else "mean"
+    )
+    if counted is not None:
+        entropy = entropy.sum() / counted.sum().clamp(min=1)
+    p = logits.sigmoid() if counted is None else logits.sigmoid() * counted
+    overlap, total = 2 * (p * truth).sum(), p.sum() + truth.sum()
+    has_lesion = (truth.sum() > 0).to(logits)
+    return entropy + has_lesion * (1 - overlap / total.clamp(min=1))
+
+
+def _counted(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor | None:
+    """Return the weight of each voxel, or None where all count."""
+    regions = [
+        (i, box)
+        for i, target in enumerate(targets)
+        for box in torch.cat([target.boxes[~target.has_mask], target.ignore_boxes]).tolist()
+    ]
+    if not regions:
+        return None
+    counted = torch.ones_like(logits)
+    for i, box in regions:
+        z1, y1, x1 = (max(0, int(low)) for low in box[:3])
+        z2, y2, x2 = (int(-(-high // 1)) for high in box[3:])
+        counted[i, z1:z2, y1:y2, x1:x2] = 0
+    return counted
