@@ -1,10 +1,36 @@
-"""Depthwise 3D convolution: each channel has its own kernel, as ConvNeXt's 7 x 7 x 7."""
+"""Depthwise 3D convolution: each channel has its own kernel, as ConvNeXt's 7 x 7 x 7.
 
+torch's forward pass of this layer runs near the speed of a matrix product on a CPU, but its
+backward pass takes 20 to 50 times as long, most of a training step. Of the two gradients,
+that of the input is a forward pass with the kernel flipped, so only that of the weights
+needs a loop of our own.
+
+The loop works on blocks of 16 channels, which are one AVX-512 register (two of AVX2), side
+by side in memory. For one row of voxels it holds the 7 taps of x and 6 voxels of the
+gradient at once, so that 13 loads feed 42 multiplications.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from osteomet.ops.acceleration import compile_kernel, run_blocks, uses_numba
+
 Features = Float[Tensor, "batch channels depth height width"]
+
+SIDE = 7
+"""Side of the kernels that have a fast gradient."""
+HALF = SIDE // 2
+LANES = 16
+"""Channels that one instruction multiplies."""
+STEP = 6
+"""Voxels of a row taken at once; rows of 3, 6, 12, 24 and 48 leave no or few empty places."""
+TAPS = SIDE * SIDE * LANES
 
 
 def depthwise_conv3d(
@@ -12,8 +38,11 @@ def depthwise_conv3d(
 ) -> Features:
     """Convolve each channel with its own cube, padded with zeros to keep the size.
 
+    Under autocast it computes in autocast's dtype, as ``conv3d`` does.
+
     Args:
-        x: features in any memory format.
+        x: features; contiguous or ``channels_last_3d``, and so is the result. The latter is
+            faster.
         weight: one cube of odd side a channel.
         bias: one number a channel.
 
@@ -23,4 +52,111 @@ def depthwise_conv3d(
     side = weight.shape[-1]
     if side % 2 == 0:
         raise ValueError(f"the kernel has side {side}; expected an odd one, which has a centre")
-    return F.conv3d(x, weight, bias, padding=side // 2, groups=weight.shape[0])
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        dtype = torch.get_autocast_dtype(kind)
+        x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
+    if side != SIDE or kind != "cpu" or x.dtype == torch.float64 or not uses_numba():
+        return F.conv3d(x, weight, bias, padding=side // 2, groups=weight.shape[0])
+    result: Tensor = _DepthwiseConv3d.apply(x, weight, bias)
+    return result
+
+
+class _DepthwiseConv3d(torch.autograd.Function):
+    """The convolution on the CPU, with a gradient of the weights that is as fast as it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        channels_last = x.contiguous(memory_format=torch.channels_last_3d)
+        ctx.save_for_backward(channels_last, weight)
+        ctx.is_plain = x.is_contiguous()
+        y = F.conv3d(channels_last, weight, bias, padding=HALF, groups=len(weight))
+        return y.contiguous() if ctx.is_plain else y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            flipped = weight.flip(2, 3, 4)
+            grad_x = F.conv3d(grad, flipped, padding=HALF, groups=len(weight))
+            grad_x = grad_x.contiguous() if ctx.is_plain else grad_x
+        if ctx.needs_input_grad[1]:
+            grad_weight = weight_gradient(x.float(), grad.float()).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.sum(dim=(0, 2, 3, 4))
+        return grad_x, grad_weight, grad_bias
+
+
+def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 7 7"]:
+    """Return the gradient of the weights of a 7-cubed kernel, given that of the output.
+
+    The same for any number of threads. Sums over a slice are float32, sums of slices
+    float64, so the error does not grow with the size of the map.
+    """
+    batch, channels, depth, height, width = x.shape
+    blocks, steps = -(-channels // LANES), -(-width // STEP)
+    shape = (blocks, batch, depth, height)
+    rows = np.empty((*shape, (steps * STEP + SIDE - 1) * LANES), np.float32)
+    grads = np.empty((*shape, steps * STEP * LANES), np.float32)
+    run_blocks(_pack, blocks, _channels_last(x), rows, HALF)
+    run_blocks(_pack, blocks, _channels_last(grad), grads, 0)
+    sums = np.empty((blocks, SIDE, SIDE, SIDE, LANES))
+    run_blocks(_correlate, blocks * SIDE, rows, grads, sums.reshape(blocks * SIDE, TAPS))
+    by_channel = torch.from_numpy(sums).permute(0, 4, 1, 2, 3).flatten(0, 1)[:channels, None]
+    return by_channel.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+def _channels_last(features: Tensor) -> np.ndarray:
+    array: np.ndarray = features.detach().movedim(1, -1).contiguous().numpy()
+    return array
+
+
+@compile_kernel
+def _pack(block: int, features: np.ndarray, packed: np.ndarray, margin: int) -> None:
+    """Copy one block of channels to where they lie side by side, with zeros around each row."""
+    batch, depth, height, width, channels = features.shape
+    first = block * LANES
+    lanes = min(LANES, channels - first)
+    for b in range(batch):
+        for z in range(depth):
+            for y in range(height):
+                row = packed[block, b, z, y]
+                row[: margin * LANES] = 0
+                row[(margin + width) * LANES :] = 0
+                for x in range(width):
+                    start = (margin + x) * LANES
+                    row[start : start + lanes] = features[b, z, y, x, first : first + lanes]
+                    row[start + lanes : start + LANES] = 0
+
+
+@compile_kernel
+def _correlate(task: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray) -> None:
+    """Sum the products for one block of channels and one offset in z of the kernel."""
+    block, kz = task // SIDE, task % SIDE
+    batch, depth, height = rows.shape[1:4]
+    steps = grads.shape[4] // (STEP * LANES)
+    slice_sums = np.empty(TAPS, np.float32)
+    total = sums[task]
+    total[:] = 0
+    for b in range(batch):
+        for z in range(max(0, HALF - kz), min(depth, depth + HALF - kz)):
+            slice_sums[:] = 0
+            for y in range(height):
+                for ky in range(max(0, HALF - y), min(SIDE, height + HALF - y)):
+                    row = rows[block, b, z + kz - HALF, y + ky - HALF]
+                    taps = slice_sums[ky * SIDE * LANES : (ky + 1) * SIDE * LANES]
+                    for step in range(steps):
+                        start = step * STEP * LANES
+                        x = row[start : start + (STEP + SIDE - 1) * LANES]
+                        g = grads[block, b, z, y, start : start + STEP * LANES]
+                        for lane in range(LANES):
+                            for k in range(SIDE):
+                                products = np.float32(0)
+                                for i in range(STEP):
+                                    products += g[i * LANES + lane] * x[(i + k) * LANES + lane]
+                                taps[k * LANES + lane] += products
+            for i in range(TAPS):
+                total[i] += slice_sums[i]

@@ -1,0 +1,99 @@
+"""Compiled loops for the CPU where numba is there, and the switch that turns them off.
+
+Every operator of this package also works through torch alone. numba only makes it faster;
+``OSTEOMET_NUMBA=0`` in the environment switches it off, as a missing numba does.
+
+Kernels are compiled without numba's own threads. Those crash a process that forks after
+use (GNU OpenMP) or that calls a kernel from two threads at once (workqueue), and PyTorch
+does both: data loaders fork, and autograd runs backward on a thread of its own. Here a
+kernel handles one block of the work, and ``run_blocks`` spreads the blocks over ordinary
+threads. What a block adds up never depends on who runs it, so results are the same for
+any number of threads.
+"""
+
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+try:
+    import numba
+except ImportError:  # no wheel for this Python or numpy yet
+    numba = None
+
+Kernel = Callable[..., None]
+
+NUMBA_ENABLED = numba is not None and os.environ.get("OSTEOMET_NUMBA", "1") != "0"
+
+
+def compile_kernel(function: Kernel) -> Kernel:
+    """Compile a loop over numpy arrays on its first call; a decorator.
+
+    Products and sums may be fused and reordered for vectors, but NaN and infinity keep
+    their meaning, so that a training that diverges still shows.
+    """
+    if not NUMBA_ENABLED:
+        return function
+    plain = inspect.unwrap(function)  # the shape checker of the tests wraps what it sees
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    try:
+        return numba.njit(cache=True, **options)(plain)
+    except RuntimeError:  # neither the package nor a home folder can be written: no cache
+        return numba.njit(**options)(plain)
+
+
+def uses_numba(*tensors: torch.Tensor) -> bool:
+    """Return whether kernels can work on these tensors: float32 in the memory of the CPU."""
+    return NUMBA_ENABLED and all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors
+    )
+
+
+def run_blocks(kernel: Kernel, count: int, *arguments: object) -> None:
+    """Call ``kernel(block, *arguments)`` for every block in ``range(count)``.
+
+    Blocks run on as many threads as torch uses and must not write to the same memory.
+    Calls from several threads at once, and after a fork, are safe.
+    """
+    blocks = _SharedRange(count)
+
+    def work() -> None:
+        for block in blocks:
+            kernel(block, *arguments)
+
+    helpers = min(torch.get_num_threads(), count) - 1
+    waiting = [_pool().submit(work) for _ in range(helpers)]
+    work()
+    for future in waiting:
+        future.result()
+
+
+class _SharedRange:
+    """The numbers below ``count``, each given once, to whichever thread asks first."""
+
+    def __init__(self, count: int) -> None:
+        self._left = iter(range(count))
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[int]:
+        while True:
+            with self._lock:
+                block = next(self._left, None)
+            if block is None:
+                return
+            yield block
+
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Return the threads of this process; a fork inherits none, so each has its own."""
+    pid = os.getpid()
+    if pid not in _pools:
+        _pools.clear()
+        _pools[pid] = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="osteomet-ops")
+    return _pools[pid]
