@@ -36,3 +36,7 @@ class CheckpointError(OsteometError):
 
 class ReportError(OsteometError):
     """A report or a result file cannot be written."""
+
+
+class TrainingError(OsteometError):
+    """Training cannot go on: losses or gradients are not finite."""

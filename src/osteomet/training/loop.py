@@ -1,0 +1,354 @@
+"""The training loop, explicit because the loop is the method.
+
+A step draws nothing but from generators seeded by (seed, step): a run that was killed and
+resumed takes the same steps as one that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor
+
+from osteomet.checkpoint import save_weights
+from osteomet.config import Config
+from osteomet.errors import ConfigError, TrainingError
+from osteomet.models.mask_rcnn import MaskRCNN
+from osteomet.structures import Targets
+from osteomet.training.budget import TIMED_STEPS, Costs, affordable_steps, mean_step_seconds
+from osteomet.training.ema import ExponentialMovingAverage
+from osteomet.training.interrupt import StopRequest
+from osteomet.training.logs import TrainingLogs
+from osteomet.training.run_folder import RunFolder
+from osteomet.training.schedule import adamw, learning_rate, roi_weight
+from osteomet.training.state import Learner, Progress, save_state
+from osteomet.training.validation import Example, Validation, seed_torch, validate
+
+ROI_LOSSES = frozenset({"classes", "box", "mask", "mask_dice"})
+"""Losses of the RoI heads, which wait for the RPN; the others count fully from the start."""
+
+SKIPPED_IN_A_ROW = 10
+"""So many steps without a finite gradient are no accident."""
+
+Batches = Callable[[int], AbstractContextManager[Iterator[Sequence[Example]]]]
+"""Opens the batches from the given step on."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What a run learns from and is checked on.
+
+    Attributes:
+        batches: opens the endless training batches from a step on; batch k is always the same.
+        validation: fixed patches.
+        cohort_sha256: digest of the scans and their split.
+        provenance: what the weights' file tells about the data.
+    """
+
+    batches: Batches
+    validation: Sequence[Example]
+    cohort_sha256: str
+    provenance: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """How a run ended.
+
+    Attributes:
+        outcome: all steps done, stopped early for want of progress, or interrupted.
+        step: steps done.
+        best_step: at which the validation loss was lowest; its weights are ``weights``.
+        best_loss: that loss; infinite before the first validation.
+        skipped_steps: steps without an update because a gradient was not finite.
+        seconds: wall-clock time of the whole run.
+        weights: the weights' file; it does not exist before the first validation.
+    """
+
+    outcome: Literal["finished", "stopped early", "interrupted"]
+    step: int
+    best_step: int
+    best_loss: float
+    skipped_steps: int
+    seconds: float
+    weights: Path
+
+
+class Trainer:
+    """One run from its first or resumed step to its end.
+
+    Args:
+        fabric: device, precision and processes.
+        folder: where the run is kept.
+        config: with the HU constants of this run.
+        data: patches.
+        state: of the run to resume, as ``read_state`` gave it.
+        started: ``time.perf_counter()`` when the budget began.
+        console: for the bar and messages; None is silent.
+    """
+
+    def __init__(
+        self,
+        fabric: Fabric,
+        folder: RunFolder,
+        config: Config,
+        data: TrainingData,
+        *,
+        state: Mapping[str, Any] | None = None,
+        started: float | None = None,
+        console: Console | None = None,
+    ) -> None:
+        self.fabric, self.folder, self.config, self.data = fabric, folder, config, data
+        self.console = console
+        self.settings = config.training
+        self.started = time.perf_counter() if started is None else started
+        seed_torch(self.settings.seed, "weights")
+        model = MaskRCNN(config.model, config.preprocess.spacing_mm)
+        optimizer = adamw(model, self.settings)
+        self.model, self.optimizer = fabric.setup(model, optimizer)
+        average = ExponentialMovingAverage(model, self.settings.ema_decay)
+        self.learner = Learner(model, average, optimizer)
+        self.progress = Progress()
+        if self.settings.budget_minutes is None:
+            self.progress.total_steps = self.settings.max_steps
+        if state is not None:
+            self.learner.load(state, str(folder.state))
+            self.progress = Progress(**state["progress"])
+        self._spent_before = self.progress.elapsed_s
+        self._skipped_in_a_row = 0
+
+    def fit(self) -> TrainingResult:
+        """Train to the end of the run, or until a signal asks to stop.
+
+        Raises:
+            TrainingError: a loss is not finite, or gradients stay so.
+            CheckpointError: the disk is full; the last checkpoint is kept.
+        """
+        progress = self.progress
+        logs = TrainingLogs(self.folder.path, progress.step, progress.total_steps, self.console)
+        with StopRequest() as stop, logs, self.data.batches(progress.step) as batches:
+            self.model.train()
+            while not self._ended() and not stop.requested:
+                began = time.perf_counter()
+                row = self._step(next(batches))
+                self._note_time(time.perf_counter() - began)
+                logs.step(progress.step, progress.total_steps, row)
+                if progress.total_steps is None and progress.step >= TIMED_STEPS:
+                    self._fix_total(logs)
+                if self._due(self.settings.validate_every):
+                    self._validate(logs)
+                if self._due(self.settings.checkpoint_every) or self._ended():
+                    self._checkpoint()
+            if stop.requested:
+                self._checkpoint()
+                logs.say(f"stopped after step {progress.step}; go on with --resume")
+        return self._result(interrupted=stop.requested and not self._ended())
+
+    def _step(self, batch: Sequence[Example]) -> dict[str, float]:
+        """Take one step and return what the log shows of it."""
+        step = self.progress.step
+        seed_torch(self.settings.seed, "step", step, self.fabric.global_rank)
+        rate = learning_rate(step, self.progress.total_steps, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        images, targets = self._on_device(batch)
+        _, losses = self.model(images, targets)
+        self._check_finite(losses, step)
+        ramp = roi_weight(step, self.settings)
+        loss = torch.stack([v * (ramp if k in ROI_LOSSES else 1) for k, v in losses.items()]).sum()
+        self.fabric.backward(loss)
+        norm = self._update()
+        self.progress.step += 1
+        terms = {name: self._mean(value) for name, value in losses.items()}
+        return {"loss": self._mean(loss), **terms, "gradient_norm": norm, "learning_rate": rate}
+
+    def _update(self) -> float:
+        """Clip the gradient and follow it, unless it is not finite; return its norm."""
+        total = self.fabric.clip_gradients(
+            self.model,
+            self.optimizer,
+            max_norm=self.settings.gradient_clip,
+            error_if_nonfinite=False,
+        )
+        norm = float(cast("Tensor", total))
+        if math.isfinite(norm):
+            self._skipped_in_a_row = 0
+            self.optimizer.step()
+            self.learner.average.update(self.learner.model)
+        else:
+            self.progress.skipped_steps += 1
+            self._skipped_in_a_row += 1
+            if self._skipped_in_a_row >= SKIPPED_IN_A_ROW:
+                raise TrainingError(
+                    f"step {self.progress.step}: the gradient was not finite in "
+                    f"{SKIPPED_IN_A_ROW} steps in a row; lower training.learning_rate"
+                )
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _validate(self, logs: TrainingLogs) -> None:
+        """Measure the averaged weights, and keep them if they are the best so far."""
+        if not self.data.validation:
+            return
+        result = self._measure(self.data.validation)
+        progress = self.progress
+        logs.validation(progress.step, result.row())
+        if result.loss < progress.best_loss:
+            progress.best_loss, progress.best_step = result.loss, progress.step
+            progress.stale_validations = 0
+            self._save_weights(self.folder.weights, result.row())
+        else:
+            progress.stale_validations += 1
+
+    def _measure(self, examples: Sequence[Example]) -> Validation:
+        settings, average = self.settings, self.learner.average.model
+        return validate(self.fabric, average, examples, settings.batch_size, settings.seed)
+
+    def _checkpoint(self) -> None:
+        """Write the state, and the averaged weights of this step."""
+        self.progress.elapsed_s = self._seconds()
+        if self.fabric.is_global_zero:
+            save_state(
+                self.folder.state,
+                self.learner,
+                self.progress,
+                self.config,
+                self.data.cohort_sha256,
+            )
+        self._save_weights(self.folder.last_weights, {})
+        if not self.data.validation:
+            self._save_weights(self.folder.weights, {})
+
+    def _save_weights(self, path: Path, metrics: Mapping[str, float]) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        save_weights(
+            path,
+            self.learner.average.model.state_dict(),
+            None,
+            self.config,
+            {name: value if math.isfinite(value) else None for name, value in metrics.items()},
+            {
+                "step": self.progress.step,
+                "total_steps": self.progress.total_steps,
+                "seconds": round(self._seconds(), 1),
+                "device": str(self.fabric.device),
+                "torch": str(torch.__version__),
+                "cohort_sha256": self.data.cohort_sha256,
+                **self.data.provenance,
+            },
+        )
+
+    def _fix_total(self, logs: TrainingLogs) -> None:
+        """Turn the wall-clock budget into a number of steps, and save it at once."""
+        self._measure(self.data.validation[:1])  # compilers warm up outside the measurement
+        began = time.perf_counter()
+        self._measure(self.data.validation)
+        validated = time.perf_counter()
+        self._checkpoint()
+        costs = Costs(
+            step_s=mean_step_seconds(self.progress.step_seconds),
+            validation_s=validated - began,
+            checkpoint_s=time.perf_counter() - validated,
+        )
+        budget_s = 60 * (self.settings.budget_minutes or 0.0)
+        progress = self.progress
+        progress.total_steps = int(
+            self.fabric.broadcast(
+                affordable_steps(budget_s, self._seconds(), progress.step, costs, self.settings)
+            )
+        )
+        logs.say(
+            f"{self.settings.budget_minutes:g} minutes are {progress.total_steps} steps of "
+            f"{costs.step_s:.2f} s, with validations of {costs.validation_s:.1f} s"
+        )
+        self._checkpoint()
+
+    def _ended(self) -> bool:
+        total = self.progress.total_steps
+        return (total is not None and self.progress.step >= total) or self._stale()
+
+    def _stale(self) -> bool:
+        return 0 < self.settings.patience <= self.progress.stale_validations
+
+    def _due(self, every: int) -> bool:
+        return self.progress.step % every == 0 or self.progress.step == self.progress.total_steps
+
+    def _note_time(self, seconds: float) -> None:
+        if self.progress.total_steps is None:
+            self.progress.step_seconds.append(seconds)
+
+    def _seconds(self) -> float:
+        return self._spent_before + time.perf_counter() - self.started
+
+    def _on_device(self, batch: Sequence[Example]) -> tuple[Tensor, list[Targets]]:
+        device = self.fabric.device
+        images = torch.stack([image for image, _ in batch]).to(device, non_blocking=True)
+        return images, [target.to(device) for _, target in batch]
+
+    def _mean(self, value: Tensor) -> float:
+        """Return the mean over all processes."""
+        reduced = self.fabric.all_reduce(value.detach())
+        return float(cast("Tensor", reduced))
+
+    def _check_finite(self, losses: Mapping[str, Tensor], step: int) -> None:
+        for name, value in losses.items():
+            if not torch.isfinite(value):
+                raise TrainingError(
+                    f"step {step}: the loss {name!r} is {float(value)}; check the scans' values, "
+                    "or lower training.learning_rate; the last checkpoint is kept"
+                )
+
+    def _result(self, interrupted: bool) -> TrainingResult:
+        progress = self.progress
+        if interrupted:
+            outcome: Literal["finished", "stopped early", "interrupted"] = "interrupted"
+        else:
+            outcome = "stopped early" if self._stale() else "finished"
+        return TrainingResult(
+            outcome=outcome,
+            step=progress.step,
+            best_step=progress.best_step,
+            best_loss=progress.best_loss,
+            skipped_steps=progress.skipped_steps,
+            seconds=self._seconds(),
+            weights=self.folder.weights,
+        )
+
+
+def make_fabric(device: str, precision: str) -> Fabric:
+    """Return Fabric for one device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    ``auto`` takes CUDA if there is a card, else the CPU: MPS lacks 3D operators that training
+    needs, so that it must be asked for.
+
+    Raises:
+        ConfigError: the device is unknown or not there.
+    """
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if device == "auto":
+        device = "cuda" if available["cuda"] else "cpu"
+    if not available.get(device, False):
+        usable = ", ".join(name for name, there in available.items() if there)
+        raise ConfigError(f"device {device!r} is not available here; expected auto or {usable}")
+    if precision == "auto":
+        has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
+        precision = "bf16" if has_bf16 else "32"
+    fabric = Fabric(
+        accelerator=device,
+        devices=1,
+        precision="bf16-mixed" if precision == "bf16" else "32-true",
+    )
+    fabric.launch()
+    return fabric
