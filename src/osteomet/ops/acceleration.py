@@ -11,38 +11,47 @@ threads. What a block adds up never depends on who runs it, so results are the s
 any number of threads.
 """
 
+import importlib
 import inspect
 import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import ModuleType
 
 import torch
 
-try:
-    import numba
-except ImportError:  # no wheel for this Python or numpy yet
-    numba = None
-
 Kernel = Callable[..., None]
 
-NUMBA_ENABLED = numba is not None and os.environ.get("OSTEOMET_NUMBA", "1") != "0"
+
+def _import_numba() -> ModuleType | None:
+    if os.environ.get("OSTEOMET_NUMBA", "1") == "0":
+        return None
+    try:
+        return importlib.import_module("numba")
+    except ImportError:  # not installed, or not made for this Python or numpy yet
+        return None
+
+
+_numba = _import_numba()
+NUMBA_ENABLED = _numba is not None
+
+FAST_MATH = {"contract", "reassoc", "nsz"}
+"""Products and sums may be fused and reordered; NaN and infinity keep their meaning."""
 
 
 def compile_kernel(function: Kernel) -> Kernel:
-    """Compile a loop over numpy arrays on its first call; a decorator.
-
-    Products and sums may be fused and reordered for vectors, but NaN and infinity keep
-    their meaning, so that a training that diverges still shows.
-    """
-    if not NUMBA_ENABLED:
+    """Compile a loop over numpy arrays on its first call; without numba, leave it alone."""
+    if _numba is None:
         return function
     plain = inspect.unwrap(function)  # the shape checker of the tests wraps what it sees
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    compile_it = partial(_numba.njit, nogil=True, error_model="numpy", fastmath=FAST_MATH)
     try:
-        return numba.njit(cache=True, **options)(plain)
+        compiled: Kernel = compile_it(cache=True)(plain)
     except RuntimeError:  # neither the package nor a home folder can be written: no cache
-        return numba.njit(**options)(plain)
+        compiled = compile_it()(plain)
+    return compiled
 
 
 def uses_numba(*tensors: torch.Tensor) -> bool:

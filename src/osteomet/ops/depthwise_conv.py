@@ -10,6 +10,7 @@ by side in memory. For one row of voxels it holds the 7 taps of x and 6 voxels o
 gradient at once, so that 13 loads feed 42 multiplications.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,8 @@ def depthwise_conv3d(
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     if side != SIDE or kind != "cpu" or x.dtype == torch.float64 or not uses_numba():
         return F.conv3d(x, weight, bias, padding=side // 2, groups=weight.shape[0])
-    result: Tensor = _DepthwiseConv3d.apply(x, weight, bias)
-    return result
+    apply: Callable[..., Tensor] = _DepthwiseConv3d.apply
+    return apply(x, weight, bias)
 
 
 class _DepthwiseConv3d(torch.autograd.Function):
@@ -133,11 +134,48 @@ def _pack(block: int, features: np.ndarray, packed: np.ndarray, margin: int) -> 
 
 
 @compile_kernel
+def _add_row(taps: np.ndarray, row: np.ndarray, grad_row: np.ndarray) -> None:
+    """Add the products of a row of the gradient and a row of ``x`` to its 7 taps.
+
+    A step multiplies 6 gradients with the 12 voxels around them. It is written out, because
+    only so does LLVM keep all of them in registers: three times faster than as loops.
+    """
+    for start in range(0, len(grad_row), STEP * LANES):
+        g = grad_row[start : start + STEP * LANES]
+        x = row[start : start + (STEP + SIDE - 1) * LANES]
+        for c in range(LANES):
+            g0 = g[c]
+            g1 = g[c + LANES]
+            g2 = g[c + 2 * LANES]
+            g3 = g[c + 3 * LANES]
+            g4 = g[c + 4 * LANES]
+            g5 = g[c + 5 * LANES]
+            x0 = x[c]
+            x1 = x[c + LANES]
+            x2 = x[c + 2 * LANES]
+            x3 = x[c + 3 * LANES]
+            x4 = x[c + 4 * LANES]
+            x5 = x[c + 5 * LANES]
+            x6 = x[c + 6 * LANES]
+            x7 = x[c + 7 * LANES]
+            x8 = x[c + 8 * LANES]
+            x9 = x[c + 9 * LANES]
+            x10 = x[c + 10 * LANES]
+            x11 = x[c + 11 * LANES]
+            taps[c] += g0 * x0 + g1 * x1 + g2 * x2 + g3 * x3 + g4 * x4 + g5 * x5
+            taps[c + LANES] += g0 * x1 + g1 * x2 + g2 * x3 + g3 * x4 + g4 * x5 + g5 * x6
+            taps[c + 2 * LANES] += g0 * x2 + g1 * x3 + g2 * x4 + g3 * x5 + g4 * x6 + g5 * x7
+            taps[c + 3 * LANES] += g0 * x3 + g1 * x4 + g2 * x5 + g3 * x6 + g4 * x7 + g5 * x8
+            taps[c + 4 * LANES] += g0 * x4 + g1 * x5 + g2 * x6 + g3 * x7 + g4 * x8 + g5 * x9
+            taps[c + 5 * LANES] += g0 * x5 + g1 * x6 + g2 * x7 + g3 * x8 + g4 * x9 + g5 * x10
+            taps[c + 6 * LANES] += g0 * x6 + g1 * x7 + g2 * x8 + g3 * x9 + g4 * x10 + g5 * x11
+
+
+@compile_kernel
 def _correlate(task: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray) -> None:
     """Sum the products for one block of channels and one offset in z of the kernel."""
     block, kz = task // SIDE, task % SIDE
     batch, depth, height = rows.shape[1:4]
-    steps = grads.shape[4] // (STEP * LANES)
     slice_sums = np.empty(TAPS, np.float32)
     total = sums[task]
     total[:] = 0
@@ -145,18 +183,10 @@ def _correlate(task: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray)
         for z in range(max(0, HALF - kz), min(depth, depth + HALF - kz)):
             slice_sums[:] = 0
             for y in range(height):
+                grad_row = grads[block, b, z, y]
                 for ky in range(max(0, HALF - y), min(SIDE, height + HALF - y)):
                     row = rows[block, b, z + kz - HALF, y + ky - HALF]
                     taps = slice_sums[ky * SIDE * LANES : (ky + 1) * SIDE * LANES]
-                    for step in range(steps):
-                        start = step * STEP * LANES
-                        x = row[start : start + (STEP + SIDE - 1) * LANES]
-                        g = grads[block, b, z, y, start : start + STEP * LANES]
-                        for lane in range(LANES):
-                            for k in range(SIDE):
-                                products = np.float32(0)
-                                for i in range(STEP):
-                                    products += g[i * LANES + lane] * x[(i + k) * LANES + lane]
-                                taps[k * LANES + lane] += products
+                    _add_row(taps, row, grad_row)
             for i in range(TAPS):
                 total[i] += slice_sums[i]

@@ -95,7 +95,7 @@ def _cell_averages(
     floor = index.long()
     start, stop = int(floor.min()), min(int(floor.max()) + 2, length)
     weights = _hat(index - start, stop - start)
-    return slice(start, stop), weights.unflatten(0, (cells, samples)).mean(dim=1).float()
+    return slice(start, stop), weights.reshape(cells, samples, -1).mean(dim=1).float()
 
 
 def _interpolation(centers: Coordinates, low: Tensor, high: Tensor, cells: int) -> Tensor:

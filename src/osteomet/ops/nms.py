@@ -88,7 +88,7 @@ def weighted_box_clustering(
     fused_boxes = _sum_by(cluster, boxes * pull, count) / _sum_by(cluster, pull, count)
 
     best_first = fused_scores.argsort(descending=True, stable=True)
-    by_cluster = order[cluster.argsort(stable=True)].split(size.long().tolist())
+    by_cluster = torch.split(order[cluster.argsort(stable=True)], size.long().tolist())
     members = [by_cluster[i] for i in best_first.tolist()]
     return fused_boxes[best_first], fused_scores[best_first], members
 

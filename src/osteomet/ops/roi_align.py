@@ -42,7 +42,7 @@ def roi_align(
 
 
 def roi_align_levels(
-    features: list[Features],
+    features: list[Float[Tensor, "batch channels _ _ _"]],
     strides: list[int],
     boxes: Float[Tensor, "n 6"],
     batch_index: Int[Tensor, " n"],
@@ -95,7 +95,7 @@ def _sample_with_grid(
             padding_mode="border",
             align_corners=False,
         )  # (1, channels, n * samples, samples, samples)
-        values = values[0].unflatten(1, (len(chosen), -1)).transpose(0, 1)
+        values = values[0].reshape(channels, len(chosen), *grid.shape[1:4]).transpose(0, 1)
         pooled.append(F.avg_pool3d(values, sampling_ratio) if sampling_ratio > 1 else values)
     return torch.cat(pooled)[torch.cat(positions).argsort()]
 
