@@ -3,7 +3,6 @@
 import signal
 import threading
 from types import FrameType
-from typing import Self
 
 
 class StopRequest:
@@ -16,7 +15,7 @@ class StopRequest:
         self.requested = False
         self._previous: dict[signal.Signals, signal._HANDLER] = {}
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python forbids it
             for number in (signal.SIGTERM, signal.SIGINT):
                 self._previous[number] = signal.signal(number, self._request)

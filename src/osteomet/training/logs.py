@@ -4,7 +4,6 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -44,8 +43,7 @@ class CSVLog:
         if self._columns is None:
             self._columns = ["step", *row]
             csv.writer(self._file).writerow(self._columns)
-        values = {"step": step, **row}
-        csv.writer(self._file).writerow([values.get(column, "") for column in self._columns])
+        csv.DictWriter(self._file, self._columns).writerow({"step": step, **row})
         self._file.flush()
 
     def close(self) -> None:
@@ -95,7 +93,7 @@ class TrainingLogs:
         )
         self._task = self._bar.add_task("", total=total_steps, completed=step)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "TrainingLogs":
         self._bar.start()
         return self
 

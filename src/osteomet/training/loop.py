@@ -187,7 +187,7 @@ class Trainer:
             self._skipped_in_a_row += 1
             if self._skipped_in_a_row >= SKIPPED_IN_A_ROW:
                 raise TrainingError(
-                    f"step {self.progress.step}: the gradient was not finite in "
+                    f"step {self.progress.step + 1}: the gradient was not finite in "
                     f"{SKIPPED_IN_A_ROW} steps in a row; lower training.learning_rate"
                 )
         self.optimizer.zero_grad(set_to_none=True)
@@ -302,8 +302,8 @@ class Trainer:
         for name, value in losses.items():
             if not torch.isfinite(value):
                 raise TrainingError(
-                    f"step {step}: the loss {name!r} is {float(value)}; check the scans' values, "
-                    "or lower training.learning_rate; the last checkpoint is kept"
+                    f"step {step + 1}: the loss {name!r} is {value.item()}; check the values of "
+                    "the training scans, or lower training.learning_rate"
                 )
 
     def _result(self, interrupted: bool) -> TrainingResult:

@@ -1,0 +1,54 @@
+import pytest
+from torch import nn
+
+from osteomet.config import TrainingConfig
+from osteomet.training.schedule import adamw, learning_rate, roi_weight
+
+COMMON = {"learning_rate": 1.0, "warmup_steps": 2, "final_rate": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("cosine", [0.5, 1.0, 1.0, 0.855, 0.505, 0.155, 0.01]),
+        ("exponential", [0.5, 1.0, 1.0, 0.316228, 0.1, 0.0316228, 0.01]),
+        ("step", [0.5, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1]),
+    ],
+)
+def test_rates_match_a_literal_table(schedule: str, expected: list[float]) -> None:
+    config = TrainingConfig.model_validate({**COMMON, "schedule": schedule, "step_at": 0.7})
+    rates = [learning_rate(step, 7, config) for step in range(7)]
+    assert rates == pytest.approx(expected, abs=1e-3)
+
+
+def test_without_warmup_the_first_step_has_the_full_rate() -> None:
+    config = TrainingConfig(learning_rate=3.0, warmup_steps=0)
+    assert learning_rate(0, 10, config) == 3.0
+
+
+def test_while_the_total_is_unknown_the_rate_stays_at_its_start() -> None:
+    config = TrainingConfig(learning_rate=3.0, warmup_steps=4)
+    assert [learning_rate(step, None, config) for step in (0, 3, 29)] == [0.75, 3.0, 3.0]
+
+
+def test_roi_losses_rise_to_their_weight() -> None:
+    config = TrainingConfig(roi_warmup_steps=4)
+    assert [roi_weight(step, config) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1.0, 1.0, 1.0]
+    assert roi_weight(0, TrainingConfig(roi_warmup_steps=0)) == 1.0
+
+
+class _EveryKind(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(2, 2)
+        self.norm = nn.LayerNorm(2)
+        self.gamma = nn.Parameter(nn.init.ones_(self.linear.weight.new_empty(1, 1, 1, 1, 2)))
+
+
+def test_decay_spares_biases_norms_and_grn() -> None:
+    model = _EveryKind()
+    decayed, free = adamw(model, TrainingConfig(weight_decay=0.1)).param_groups
+    assert decayed["weight_decay"] == 0.1
+    assert free["weight_decay"] == 0.0
+    assert [id(p) for p in decayed["params"]] == [id(model.linear.weight)]
+    assert len(free["params"]) == 4
