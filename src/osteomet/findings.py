@@ -6,7 +6,7 @@ Boxes and masks lie on the scan's own voxel grid, as it was read.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool
@@ -46,7 +46,9 @@ class RunLengthMask(_Frozen):
     counts: tuple[int, ...]
 
     @classmethod
-    def encode(cls, mask: Bool[np.ndarray, "z y x"], offset_zyx: tuple[int, int, int]) -> Self:
+    def encode(
+        cls, mask: Bool[np.ndarray, "z y x"], offset_zyx: tuple[int, int, int]
+    ) -> "RunLengthMask":
         """Encode a mask whose voxel ``[0, 0, 0]`` is voxel ``offset_zyx`` of the scan."""
         flat = np.concatenate(
             [[False], mask.ravel(), [not mask.ravel()[-1] if mask.size else True]]
@@ -195,7 +197,7 @@ class Findings(_Frozen):
         return self.model_dump_json(indent=2)
 
     @classmethod
-    def from_json(cls, text: str, where: str = "findings") -> Self:
+    def from_json(cls, text: str, where: str = "findings") -> "Findings":
         """Read what ``to_json`` wrote.
 
         Raises:
@@ -212,7 +214,7 @@ class Findings(_Frozen):
             ) from error
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: Path) -> "Findings":
         """Read a ``findings.json``.
 
         Raises:

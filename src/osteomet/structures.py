@@ -6,7 +6,6 @@ most common input.
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -131,7 +130,7 @@ class Detections:
         )
 
     @classmethod
-    def concatenate(cls, parts: "list[Detections]") -> Self:
+    def concatenate(cls, parts: "list[Detections]") -> "Detections":
         """Join detections; ``parts`` must not be empty, though each of them may be."""
         return cls(
             torch.cat([part.boxes for part in parts]),

@@ -10,7 +10,6 @@ indices, to the world; boxes and grids use voxel *edges*, where voxel ``i`` cove
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float, Num, Shaped
@@ -59,7 +58,7 @@ class Volume:
         voxels: Num[np.ndarray, "z y x"],
         spacing_zyx_mm: tuple[float, float, float],
         origin_xyz_mm: tuple[float, float, float] = (0.0, 0.0, 0.0),
-    ) -> Self:
+    ) -> "Volume":
         """Place an axial array upright: z to Superior, y to Posterior, x to Left.
 
         Args:

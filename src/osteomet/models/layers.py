@@ -67,7 +67,7 @@ def space_to_depth(x: Features, factor: int) -> Float[Tensor, "batch more z_cell
     return cubes.movedim(-1, 1)
 
 
-def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z y x"]:
+def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z_vox y_vox x_vox"]:
     """Undo ``space_to_depth``."""
     b, c, z, y, w = x.shape
     cubes = x.movedim(1, -1).reshape(b, z, y, w, c // factor**3, factor, factor, factor)
@@ -76,9 +76,9 @@ def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z y x
 
 
 class SeparableConv3d(nn.Module):
-    """Depthwise, LayerNorm, pointwise: 5x5x5 reach for a twentieth of a dense 3x3x3's products."""
+    """Depthwise 7x7x7, LayerNorm, pointwise: wider reach than a dense 3x3x3 at a third of it."""
 
-    def __init__(self, channels: int, out_channels: int, kernel_size: int = 5) -> None:
+    def __init__(self, channels: int, out_channels: int, kernel_size: int = 7) -> None:
         super().__init__()
         self.depthwise = DepthwiseConv3d(channels, kernel_size)
         self.norm = LayerNorm3d(channels)

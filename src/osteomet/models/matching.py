@@ -70,7 +70,7 @@ def match_by_atss(
         candidates.append(members[nearest])
     chosen = torch.cat(candidates)  # (k, g) anchor of each candidate
     candidate_iou = iou.gather(0, chosen)
-    threshold = candidate_iou.mean(dim=0) + candidate_iou.std(dim=0)
+    threshold = candidate_iou.mean(dim=0) + candidate_iou.std(dim=0, correction=0)
     center = centers[chosen]
     inside = ((center > gt_boxes[:, :3]) & (center < gt_boxes[:, 3:])).all(dim=-1)
     positive = (candidate_iou >= threshold) & inside

@@ -102,7 +102,8 @@ class ConvNeXtV2(nn.Module):
         depths, dims = depths[:stages], dims[:stages]
         self.levels = tuple(range(first_level, first_level + stages))
         self.channels = dict(zip(self.levels, dims, strict=True))
-        rates = torch.linspace(0, config.drop_path, sum(depths)).tolist()
+        last = max(1, sum(depths) - 1)
+        rates = [config.drop_path * block / last for block in range(sum(depths))]
         self.entries = nn.ModuleList(
             [nn.Sequential(PatchifyConv3d(1, dims[0], config.stem_stride), LayerNorm3d(dims[0]))]
         )

@@ -1,0 +1,30 @@
+import pytest
+import torch
+
+from osteomet.config import AnchorConfig
+from osteomet.models.anchors import AnchorGenerator, anchor_shapes
+
+
+def test_ratio_is_dz_to_dxy_at_constant_volume() -> None:
+    shapes = anchor_shapes((8.0,), (0.5, 1.0, 2.0))
+    torch.testing.assert_close(shapes[:, 0] / shapes[:, 1], torch.tensor([0.5, 1.0, 2.0]))
+    torch.testing.assert_close(shapes.prod(dim=1), torch.full((3,), 512.0))
+
+
+def test_literal_table() -> None:
+    config = AnchorConfig(sizes_mm=((4.0,), (12.0,)), ratios=(1.0,))
+    boxes, levels = AnchorGenerator(config, (2, 3), spacing_mm=2.0)(
+        [(1, 1, 2), (1, 1, 1)], torch.device("cpu")
+    )
+    assert boxes.tolist() == [
+        [1, 1, 1, 3, 3, 3],  # 4 mm are 2 voxels, about the centre (2, 2, 2) of the first cell
+        [1, 1, 5, 3, 3, 7],
+        [1, 1, 1, 7, 7, 7],  # stride 8: centre (4, 4, 4), 6 voxels
+    ]
+    assert levels.tolist() == [0, 0, 1]
+
+
+def test_uneven_levels_are_refused() -> None:
+    config = AnchorConfig(sizes_mm=((4.0,), (8.0, 12.0)))
+    with pytest.raises(ValueError, match="as many anchor sizes"):
+        AnchorGenerator(config, (2, 3), 1.0)
