@@ -1,44 +1,178 @@
-"""Read a CT series from DICOM files."""
+"""Read a CT series from DICOM files: find, choose, order, decode, place."""
 
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pydicom
 
-from osteomet.errors import InputError
-from osteomet.io.scan_record import Scan, describe
+from osteomet.errors import GeometryError, InputError
+from osteomet.io.dicom_files import DicomFile, is_zip, open_files
+from osteomet.io.dicom_headers import Frame, read_dataset, series_header, single_frame
+from osteomet.io.hounsfield import settle
+from osteomet.io.multiframe import frames_of
+from osteomet.io.pixels import fill_grid, hounsfield_planes, undo_inversion
+from osteomet.io.repeated_slices import one_per_position
+from osteomet.io.scan_record import Scan, blaming, describe
+from osteomet.io.series_choice import Choice, Series, Stack, choose_series
+from osteomet.io.slice_geometry import Vectors, plan_stack, slice_axes
 from osteomet.volume import Volume
+
+FEW_SLICES = 10
+
+FILES_NAMED = 3
+
+
+@dataclass
+class Contents:
+    """What a folder, zip or file holds.
+
+    Attributes:
+        series: by SeriesInstanceUID, in the order found.
+        series_of_file: the UID of each image's series, by the file's name.
+        patients: identifiers, for counting only.
+        damaged: names of files that begin like DICOM and cannot be read.
+    """
+
+    series: dict[str, Series] = field(default_factory=dict)
+    series_of_file: dict[str, str] = field(default_factory=dict)
+    patients: set[str] = field(default_factory=set)
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def fault(self) -> str:
+        """Half a sentence that names the damaged files; empty where there are none."""
+        if not self.damaged:
+            return ""
+        named = ", ".join(self.damaged[:FILES_NAMED])
+        more = len(self.damaged) - FILES_NAMED
+        return f"; {len(self.damaged)} damaged files: {named}" + (f" and {more} more" * (more > 0))
 
 
 def read_dicom(path: Path, series_uid: str | None = None) -> Scan:
-    """Read the CT series in a folder."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    datasets = []
+    """Read the CT series in a folder or zip, or the series that one file belongs to.
+
+    Args:
+        path: a folder, searched recursively; a zip; or one file, whose series is taken from
+            its own folder.
+        series_uid: the series to read; None takes the thinnest axial CT of the body.
+
+    Raises:
+        NotCTError: there is no CT, or its values are not HU.
+        GeometryError: slices are missing, too few or not a rectangular stack.
+        InputError: nothing is there, nothing can be read, or no series has this UID.
+    """
+    with blaming(path), warnings.catch_warnings(), open_files(path) as files:
+        # pydicom warns of each oddity in each header; what matters is checked here.
+        warnings.simplefilter("ignore")
+        contents = read_headers(files)
+        found = list(contents.series.values())
+        if path.is_file() and not is_zip(path):
+            found = [_series_of(path.name, contents)]
+        if not found:
+            raise InputError(f"holds no DICOM image{contents.fault}; expected a CT series")
+        try:
+            choice = choose_series(found, series_uid)
+            volume, repairs = _read_stack(choice.stack)
+        except GeometryError as error:
+            raise GeometryError(f"{error}{contents.fault}") from error
+        header = choice.series.header
+        info = describe(
+            volume,
+            source=path.name,
+            file_format="dicom",
+            series_uid=header.uid,
+            study_uid=header.study_uid,
+            frame_of_reference_uid=header.frame_of_reference_uid,
+            description=header.description,
+            kernel=header.kernel,
+            manufacturer=header.manufacturer,
+            chosen_because=choice.because,
+        )
+        return Scan(volume, info, (*_doubts(choice, contents), *repairs))
+
+
+def read_headers(files: list[DicomFile]) -> Contents:
+    """Read all headers; files of any other kind are passed over."""
+    contents = Contents()
     for file in files:
         try:
-            dataset = pydicom.dcmread(file)
-        except pydicom.errors.InvalidDicomError:
+            if not file.begins_like_dicom():
+                continue
+            with file.open() as stream:
+                dataset = read_dataset(stream, stop_before_pixels=True)
+            header = series_header(dataset)
+            if header.is_directory:
+                continue
+            frames = (
+                frames_of(file, dataset) if header.is_multiframe else single_frame(file, dataset)
+            )
+        except Exception:  # pydicom raises whatever its parser trips over in a damaged file
+            contents.damaged.append(file.name)
             continue
-        if dataset.get("Modality") == "CT" and series_uid in (None, dataset.SeriesInstanceUID):
-            datasets.append(dataset)
-    if len(datasets) < 2:
-        raise InputError(f"{path}: holds no CT series")
-    first = datasets[0]
-    row, column = np.array(first.ImageOrientationPatient, float).reshape(2, 3)
-    normal = np.cross(row, column)
-    datasets.sort(key=lambda d: float(normal @ np.array(d.ImagePositionPatient, float)))
-    positions = np.array([d.ImagePositionPatient for d in datasets], float)
-    affine = np.eye(4)
-    affine[:3, 0] = normal * (normal @ (positions[-1] - positions[0])) / (len(datasets) - 1)
-    affine[:3, 1] = column * float(first.PixelSpacing[0])
-    affine[:3, 2] = row * float(first.PixelSpacing[1])
-    affine[:3, 3] = positions[0]
-    voxels = np.empty((len(datasets), first.Rows, first.Columns), np.int16)
-    for k, dataset in enumerate(datasets):
-        slope = float(dataset.get("RescaleSlope", 1))
-        voxels[k] = np.rint(dataset.pixel_array * slope + float(dataset.get("RescaleIntercept", 0)))
-    volume = Volume(voxels, affine)
-    info = describe(
-        volume, source=path.name, file_format="dicom", series_uid=str(first.SeriesInstanceUID)
+        contents.series.setdefault(header.uid, Series(header)).frames.extend(frames)
+        contents.series_of_file[file.name] = header.uid
+        contents.patients.add(header.patient)
+    return contents
+
+
+def _series_of(name: str, contents: Contents) -> Series:
+    if name not in contents.series_of_file:
+        expected = "expected a DICOM image, a zip, a folder or a NIfTI, NRRD or MetaImage volume"
+        what = "is damaged DICOM" if name in contents.damaged else "is no DICOM image"
+        raise InputError(f"{what}; {expected}")
+    return contents.series[contents.series_of_file[name]]
+
+
+def _read_stack(stack: Stack) -> tuple[Volume, tuple[str, ...]]:
+    first = stack.frames[0]
+    axes = slice_axes(first.orientation or ())
+    frames, repeats = one_per_position(stack.frames, _positions(stack.frames) @ axes[:, 0])
+    frames, inversion = undo_inversion(frames)
+    spacing = first.spacing or ()
+    geometry = plan_stack(_positions(frames), axes, (spacing[0], spacing[1]), first.shape)
+    voxels = fill_grid(hounsfield_planes(frames), geometry)
+    voxels, oddities = settle(voxels)
+    return Volume(voxels, geometry.affine), (
+        *repeats,
+        *inversion,
+        *_missing_rescale(frames),
+        *geometry.warnings,
+        *oddities,
     )
-    return Scan(volume, info)
+
+
+def _positions(frames: list[Frame]) -> Vectors:
+    return np.array([frame.position for frame in frames], dtype=float)
+
+
+def _missing_rescale(frames: list[Frame]) -> tuple[str, ...]:
+    lacking = sum(frame.slope is None or frame.intercept is None for frame in frames)
+    if not lacking:
+        return ()
+    return (
+        f"{lacking} of {len(frames)} images lack RescaleSlope or RescaleIntercept: 1 and 0 were "
+        "assumed",
+    )
+
+
+def _doubts(choice: Choice, contents: Contents) -> tuple[str, ...]:
+    """Return warnings about the choice and about what was left out."""
+    found, stack = [], choice.stack
+    if contents.damaged:
+        found.append(f"{contents.fault[2:]}: they were left out")
+    if len(contents.patients) > 1 and choice.because is not None:
+        found.append(f"there are series of {len(contents.patients)} patients: one was read")
+    if stack.left_out:
+        found.append(
+            f"{stack.left_out} images of the series are no slices or of another size or "
+            "orientation: they were left out"
+        )
+    if stack.plane != "axial":
+        found.append(f"the series is {stack.plane}: axial slices show lesions in more detail")
+    if stack.slices < FEW_SLICES:
+        found.append(
+            f"the series has only {stack.slices} slices over {stack.extent_mm:.1f} mm: most of a "
+            "lesion may lie outside"
+        )
+    return tuple(found)

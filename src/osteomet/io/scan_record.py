@@ -1,7 +1,11 @@
 """A scan as it was read: voxels, where they came from, and what had to be repaired."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
+from osteomet.errors import InputError
 from osteomet.findings import SeriesInfo
 from osteomet.volume import Volume
 
@@ -31,3 +35,12 @@ def describe(volume: Volume, *, source: str, file_format: str, **details: str | 
         affine_lps=tuple(tuple(row) for row in volume.affine.tolist()),
         **details,
     )
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Begin the message of every ``InputError`` raised inside with the path that was given."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"{path}: {error}") from error

@@ -1,0 +1,223 @@
+"""From stored pixels to Hounsfield units, one plane at a time.
+
+Decoders: pydicom for uncompressed, deflated and RLE, GDCM for JPEG, JPEG-LS and JPEG 2000.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby
+from typing import BinaryIO, TypeVar
+
+import numpy as np
+from jaxtyping import Float, Integer, Num
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
+from scipy import ndimage
+
+from osteomet.errors import InputError
+from osteomet.io.dicom_files import DicomFile
+from osteomet.io.dicom_headers import Frame, read_dataset
+from osteomet.io.hounsfield import AIR_HU, INT16
+from osteomet.io.slice_geometry import StackGeometry
+
+Plane = Num[np.ndarray, "y x"]
+Stored = Integer[np.ndarray, "y x"]
+
+READERS = 4
+"""Threads that read and decode; most of the gain is in waiting for disks and networks."""
+
+TISSUE_FROM_HU = -900
+"""Padding above this looks like tissue, and counts as padding only at the image's border."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def hounsfield_planes(frames: list[Frame]) -> Iterator[Plane]:
+    """Yield the images in HU, in order: int32 where slope and intercept are whole, else float32.
+
+    Raises:
+        InputError: an image is truncated, damaged or in a compression that is not supported.
+    """
+    for frame, stored in zip(frames, stored_planes(frames), strict=True):
+        yield to_hounsfield(stored, frame)
+
+
+def stored_planes(frames: list[Frame]) -> Iterator[Stored]:
+    """Yield the images as they are stored, in order.
+
+    Raises:
+        InputError: as ``hounsfield_planes``.
+    """
+    if all(frame.index == 0 for frame in frames):
+        yield from _in_order(_decode_file, frames)
+        return
+    for _, run in groupby(frames, key=lambda frame: frame.file.name):
+        yield from _decode_frames(list(run))
+
+
+def to_hounsfield(stored: Stored, frame: Frame) -> Plane:
+    """Apply slope and intercept (PS3.3 C.11.1.1.2) and turn padding into air."""
+    slope = 1.0 if frame.slope is None else frame.slope
+    intercept = 0.0 if frame.intercept is None else frame.intercept
+    hounsfield: Plane
+    if slope.is_integer() and intercept.is_integer():
+        hounsfield = stored.astype(np.int32)
+        hounsfield *= int(slope)
+        hounsfield += int(intercept)
+    else:
+        hounsfield = (stored * slope + intercept).astype(np.float32)
+    if frame.padding is not None:
+        low, high = frame.padding
+        padding = (stored >= low) & (stored <= high)
+        if high * slope + intercept > TISSUE_FROM_HU:
+            # A padding value of 0 HU, say, is also water: only what touches the border is padding.
+            padding = ndimage.binary_propagation(_border(padding), mask=padding)
+        hounsfield[padding] = AIR_HU
+    return hounsfield
+
+
+def fill_grid(planes: Iterator[Plane], geometry: StackGeometry) -> Num[np.ndarray, "z y x"]:
+    """Return the planes on their grid; holds few planes besides the result.
+
+    The result is int16, or float32 from the first plane on that int16 cannot hold.
+    """
+    if geometry.shift is not None:
+        planes = _moved(planes, geometry.shift, geometry.shape_zyx[1:])
+    voxels: Num[np.ndarray, "z y x"] = np.empty(geometry.shape_zyx, np.int16)
+    for k, plane in enumerate(_between(planes, geometry.source)):
+        if voxels.dtype == np.int16 and not _fits_int16(plane):
+            voxels = voxels.astype(np.float32)
+        voxels[k] = plane
+    return voxels
+
+
+def undo_inversion(frames: list[Frame]) -> tuple[list[Frame], tuple[str, ...]]:
+    """Return images whose rescale gives HU although their display is inverted, and warnings.
+
+    MONOCHROME1 says how to display stored values, not what they mean (PS3.3 C.7.6.3.1.2), so
+    slope and intercept hold as they are. Some exporters invert the stored values too. Then
+    air is bright, which shows.
+    """
+    if not any(frame.inverted_display for frame in frames):
+        return frames, ()
+    inverted = [_inverted(frame) for frame in frames]
+    probes = range(len(frames) // 4, len(frames), max(len(frames) // 4, 1))
+    straight_share = inverted_share = 0.0
+    stored = stored_planes([frames[k] for k in probes])
+    for k, plane in zip(probes, stored, strict=True):
+        straight_share += _share_like_tissue(to_hounsfield(plane, frames[k]))
+        inverted_share += _share_like_tissue(to_hounsfield(plane, inverted[k]))
+    if inverted_share <= straight_share:
+        return frames, (
+            "the display is inverted (MONOCHROME1): HU follow from the rescale as usual",
+        )
+    return inverted, ("the stored values are inverted (MONOCHROME1): turned back before rescaling",)
+
+
+def _inverted(frame: Frame) -> Frame:
+    """Return the same image with a rescale that first mirrors the range of stored values."""
+    slope = 1.0 if frame.slope is None else frame.slope
+    intercept = 0.0 if frame.intercept is None else frame.intercept
+    mirror = -1 if frame.is_signed else 2**frame.bits_stored - 1
+    return replace(frame, slope=-slope, intercept=intercept + slope * mirror)
+
+
+def _share_like_tissue(plane: Plane) -> float:
+    air = (plane > -1100) & (plane < -850)
+    soft = (plane > -200) & (plane < 200)
+    return float(air.mean() + soft.mean())
+
+
+def _decode_file(frame: Frame) -> Stored:
+    return next(_decode_frames([frame]))
+
+
+def _decode_frames(frames: list[Frame]) -> Iterator[Stored]:
+    """Yield frames of one file; of a multi-frame file one frame at a time is in memory."""
+    file = frames[0].file
+    try:
+        with file.open() as stream:
+            source = _pixel_source(
+                file, stream, is_multiframe=frames != [replace(frames[0], index=0)]
+            )
+            planes = iter_pixels(source, indices=[frame.index for frame in frames], raw=True)
+            for frame, plane in zip(frames, planes, strict=True):
+                if plane.shape != frame.shape:
+                    raise ValueError(f"shape {plane.shape} instead of {frame.shape}")
+                yield plane
+    except NotImplementedError as error:
+        raise InputError(f"{file.name}: is compressed in a way that is not supported") from error
+    except Exception as error:  # decoders raise what they like on damaged data
+        raise InputError(
+            f"{file.name}: its pixels cannot be decoded; expected {frames[0].shape[0]} x "
+            f"{frames[0].shape[1]} pixels: the file is truncated or damaged, send it again"
+        ) from error
+
+
+def _pixel_source(file: DicomFile, stream: BinaryIO, is_multiframe: bool) -> BinaryIO | Dataset:
+    """Return what pydicom should decode: of a large file the file itself, not its content."""
+    if is_multiframe and file.is_on_disk:
+        header = dcmread(stream, stop_before_pixels=True, specific_tags=[])
+        if not header.file_meta.TransferSyntaxUID.is_deflated:
+            return stream
+        stream.seek(0)
+    return read_dataset(stream)
+
+
+def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Map in threads and yield in order, with few results waiting at any time."""
+    with ThreadPoolExecutor(READERS) as pool:
+        waiting: deque[Future[Result]] = deque()
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > 2 * READERS:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _between(planes: Iterator[Plane], source: Float[np.ndarray, " z"]) -> Iterator[Plane]:
+    """Yield planes at rising fractional slice numbers, interpolated linearly."""
+    k, lower = 0, next(planes)
+    upper = next(planes, lower)
+    for position in source.tolist():
+        while position > k + 1:
+            k, lower, upper = k + 1, upper, next(planes, upper)
+        fraction = position - k
+        if fraction == 0:
+            yield lower
+        elif fraction == 1:
+            yield upper
+        else:
+            yield _like(lower, (1 - fraction) * lower + fraction * upper)
+
+
+def _moved(
+    planes: Iterator[Plane], shift: Float[np.ndarray, "n 2"], shape: tuple[int, int]
+) -> Iterator[Plane]:
+    """Yield planes moved within themselves; linear, so that no value leaves the HU range."""
+    rows, columns = shape
+    for plane, (down, right) in zip(planes, shift.tolist(), strict=True):
+        canvas = np.full((rows + 1, columns + 1), AIR_HU, np.float32)
+        top, left = int(down), int(right)
+        canvas[top : top + plane.shape[0], left : left + plane.shape[1]] = plane
+        moved = ndimage.shift(canvas, (down - top, right - left), order=1, cval=AIR_HU)
+        yield _like(plane, moved[:rows, :columns])
+
+
+def _like(plane: Plane, values: Num[np.ndarray, "..."]) -> Plane:
+    return np.rint(values).astype(plane.dtype) if plane.dtype.kind == "i" else values
+
+
+def _fits_int16(plane: Plane) -> bool:
+    return plane.dtype.kind == "i" and plane.min() >= INT16.min and plane.max() <= INT16.max
+
+
+def _border(mask: Num[np.ndarray, "y x"]) -> Num[np.ndarray, "y x"]:
+    border = np.zeros_like(mask)
+    border[[0, -1]], border[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
+    return border
