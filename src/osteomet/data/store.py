@@ -303,7 +303,7 @@ def _open(case: Case, folder: Path) -> StoredScan:
 
 @lru_cache(maxsize=OPEN_MAPS)
 def _open_map(path: Path) -> np.ndarray:
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 def _digest(case: Case, spacing_mm: float) -> str:
