@@ -1,0 +1,71 @@
+"""How well the primary tumour is told, per patient.
+
+The AUC counts every pair of a lung and another patient: 1 where the lung patient's ``p_lung``
+is higher, one half where both are equal. Equal values are common here, since a patient without
+a detected lesion has none, so what those get is stated and not left to sorting.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.metrics import roc_auc_score
+
+from osteomet.errors import AnnotationError
+from osteomet.evaluation.statistics import weighted_mean
+from osteomet.findings import PrimaryTumour
+
+UNDECIDED = 0.5
+"""``p_lung`` of a patient for whom none was given, where such patients are counted."""
+
+
+@dataclass(frozen=True)
+class PatientPrimary:
+    """What is true of a patient and what was predicted.
+
+    Attributes:
+        p_lung: mean over the patient's scans that have one; None where none has.
+    """
+
+    patient_id: str
+    primary: PrimaryTumour
+    p_lung: float | None
+
+
+def merge_scans(
+    patient_id: str, primaries: Sequence[PrimaryTumour], p_lung: Sequence[float | None]
+) -> PatientPrimary:
+    """Make one patient of several scans.
+
+    Raises:
+        AnnotationError: the scans name different primaries.
+    """
+    if len(set(primaries)) != 1:
+        raise AnnotationError(
+            f"patient {patient_id} has scans with primaries {', '.join(sorted(set(primaries)))}; "
+            "expected one primary per patient: correct the cohort"
+        )
+    given = [value for value in p_lung if value is not None]
+    return PatientPrimary(patient_id, primaries[0], float(np.mean(given)) if given else None)
+
+
+def auc(
+    is_lung: Bool[np.ndarray, " n"],
+    p_lung: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+) -> float:
+    """Return the area under the ROC curve, ties counting one half; NaN without both classes."""
+    counted = weights > 0
+    if len(set(is_lung[counted].tolist())) < 2:
+        return float("nan")
+    return float(roc_auc_score(is_lung[counted], p_lung[counted], sample_weight=weights[counted]))
+
+
+def brier(
+    is_lung: Bool[np.ndarray, " n"],
+    p_lung: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+) -> float:
+    """Return the mean squared distance of ``p_lung`` from the truth; 0.25 is what 0.5 gets."""
+    return weighted_mean((p_lung - is_lung) ** 2, weights)
