@@ -60,11 +60,16 @@ def read_annotations(case: Case, volume: Volume, spacing_mm: float) -> Annotatio
     """
     grid = ModelGrid.of(volume, spacing_mm)
     masks: tuple[InstanceMask, ...] = ()
+    boxes, warnings = np.zeros((0, 6)), []
     if case.mask is not None:
         labels = _read_on_grid(case.mask, volume)
         split = case.mask_kind is MaskKind.AUTO and int(labels.voxels.max(initial=0)) == 1
         masks = tuple(instance_masks(_components(labels) if split else labels, spacing_mm))
-    boxes, warnings = np.zeros((0, 6)), []
+        if case.mask_kind is MaskKind.AUTO and not split and len(masks) == 1:
+            warnings.append(
+                f"the mask holds one label, {masks[0].label}, taken for one lesion; where it marks "
+                "several, write 1, and its parts are told apart"
+            )
     if case.boxes is not None:
         boxes = _place_boxes(read_boxes_mm(case.boxes, case.image), grid, case.boxes)
         new = np.array([not _is_masked(box, masks) for box in boxes], dtype=bool)

@@ -108,9 +108,9 @@ def sample_image(block: Int16[np.ndarray, "z y x"], placement: Placement) -> Ima
 def sample_instances(
     block: Int16[np.ndarray, "z y x"], placement: Placement
 ) -> Int16[np.ndarray, "z y x"]:
-    """Return the instance map of a patch as new memory, each voxel from the nearest one."""
+    """Return the instance map of a patch each voxel from the nearest one."""
     if placement.aligned:
-        return _flip(block, placement).copy(order="C")
+        return np.ascontiguousarray(_flip(block, placement))
     corner, _ = placement.source_box()
     rows, origin = _index_map(placement, corner)
     out = np.empty(placement.shape, dtype=np.int16)

@@ -104,11 +104,8 @@ def read_cohort(path: Path) -> Cohort:
         AnnotationError: a row is wrong; the first one is named.
     """
     rows = _read_rows(path)
-    repeated = Counter(row.get("patient_id", "") for row in rows)
-    cases = []
-    for number, row in enumerate(rows, start=2):  # line 1 holds the names of the columns
-        named_once = repeated[row["patient_id"]] == 1
-        cases.append(_parse_row(_Row(path, number, row), named_once))
+    repeated = Counter(row["patient_id"] for row in rows)
+    cases = [_parse_row(row, named_once=repeated[row["patient_id"]] == 1) for row in rows]
     _check_across_rows(path, cases)
     return Cohort(tuple(cases), path.parent)
 
@@ -167,7 +164,7 @@ def write_split(path: Path, cohort: Cohort) -> None:
     rows = _read_rows(path)
     if len(rows) != len(cohort.cases):
         raise InputError(f"{path}: has {len(rows)} rows, {len(cohort.cases)} were read: run again")
-    names = list(rows[0])
+    names = list(rows[0].values)
     names += [] if "split" in names else ["split"]
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -175,7 +172,7 @@ def write_split(path: Path, cohort: Cohort) -> None:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             for row, case in zip(rows, cohort.cases, strict=True):
-                writer.writerow({**row, "split": case.split or ""})
+                writer.writerow({**row.values, "split": case.split or ""})
         partial.replace(path)
     except OSError as error:
         raise InputError(
@@ -220,7 +217,7 @@ class _Row:
             raise self.error(f"{column} is {self[column]!r}; expected one of {known}") from None
 
 
-def _read_rows(path: Path) -> list[dict[str, str]]:
+def _read_rows(path: Path) -> list[_Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
@@ -234,7 +231,8 @@ def _read_rows(path: Path) -> list[dict[str, str]]:
                         f"{path}, line {reader.line_num}: does not have the {len(names)} values "
                         "of the first line; expected one per column: quote values with commas"
                     )
-                rows.append({name: value.strip() for name, value in row.items()})
+                values = {name: value.strip() for name, value in row.items()}
+                rows.append(_Row(path, reader.line_num, values))
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}); expected a cohort.csv"
@@ -250,8 +248,8 @@ def _check_columns(path: Path, names: list[str]) -> None:
     missing = [name for name in REQUIRED if name not in names]
     if missing:
         raise InputError(
-            f"{path}: lacks the column {missing[0]!r}; expected {', '.join(REQUIRED)} in the "
-            "first line"
+            f"{path}: lacks the column {missing[0]!r}; its first line names {', '.join(names)}; "
+            f"expected {', '.join(REQUIRED)}, separated by commas"
         )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -263,7 +261,7 @@ def _check_columns(path: Path, names: list[str]) -> None:
             raise InputError(f"{path}: unknown column {name!r}: did you mean {near[0]!r}?")
 
 
-def _parse_row(row: _Row, named_once: bool) -> Case:
+def _parse_row(row: _Row, *, named_once: bool) -> Case:
     for column in ("patient_id", "image", "centre"):
         if not row[column]:
             raise row.error(f"{column} is empty; expected a value")

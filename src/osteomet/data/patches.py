@@ -106,7 +106,7 @@ class PatchSampler:
         if not store.scans:
             raise InputError("there are no scans to take patches from; expected at least one")
         self.config = config
-        self.seed = seed
+        self._seed = seed % 2**64  # a negative one is a seed too
         self._augment = config.augment if augment else NO_AUGMENTATION
         self._key = 0 if augment else VALIDATION_KEY
         shape = config.data.patch_size
@@ -120,7 +120,7 @@ class PatchSampler:
 
     def sample(self, index: int) -> Patch:
         """Return patch ``index``, at least 0: the same one wherever it is asked for."""
-        rng = np.random.default_rng((self._key, self.seed, index))
+        rng = np.random.default_rng((self._key, self._seed, index))
         matrix, aligned = draw_matrix(self._augment, rng)
         scan, target = self._choose(rng)
         placement = self._place(scan, target, matrix, aligned, rng)

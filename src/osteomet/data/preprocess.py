@@ -70,7 +70,8 @@ class ModelGrid:
     def _directions(self) -> Float[np.ndarray, "3 3"]:
         """Cosine of each scan axis (rows) with each axis of the LPS grid: 0 or about +-1."""
         native, lps = self.native_affine[:3, :3], self._lps.affine[:3, :3]
-        return (native / np.linalg.norm(native, axis=0)).T @ (lps / np.linalg.norm(lps, axis=0))
+        native, lps = (axes / np.linalg.norm(axes, axis=0) for axes in (native, lps))
+        return np.asarray(native.T @ lps)
 
     @property
     def order(self) -> tuple[int, int, int]:
@@ -123,18 +124,16 @@ class ModelGrid:
         """Map model edges to edges of the scan as it was read."""
         lps = edges_zyx * np.array(self.step)
         lps = np.where(self.flipped, np.array(self.lps_shape) - lps, lps)
-        native = np.empty_like(lps)
-        native[:, list(self.order)] = lps
-        return native
+        return np.asarray(lps[:, np.argsort(self.order)])
 
     def points_from_native(self, edges_zyx: Points) -> Points:
         """Map edges of the scan as it was read to model edges."""
         lps = edges_zyx[:, list(self.order)]
         lps = np.where(self.flipped, np.array(self.lps_shape) - lps, lps)
-        return lps / np.array(self.step)
+        return np.asarray(lps / np.array(self.step))
 
     def boxes_to_native(self, boxes: Boxes) -> Boxes:
-        """Map model boxes to boxes on the scan's grid as it was read."""
+        """Map model boxes to boxes on the scan's grid as it was read; nothing is clipped."""
         return _corners(self.points_to_native(boxes[:, :3]), self.points_to_native(boxes[:, 3:]))
 
     def boxes_from_native(self, boxes: Boxes) -> Boxes:
@@ -240,11 +239,17 @@ def _regions(
         return
     if highest > 65535:  # find_objects makes a list as long as the largest label
         for label in np.unique(voxels[voxels > 0]).tolist():
-            yield label, ndimage.find_objects(voxels == label)[0]
+            yield label, _tight(voxels == label)
         return
     for index, region in enumerate(ndimage.find_objects(voxels)):
         if region is not None:
-            yield index + 1, region
+            z, y, x = region
+            yield index + 1, (z, y, x)
+
+
+def _tight(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, slice, slice]:
+    z, y, x = ndimage.find_objects(mask.view(np.uint8))[0]
+    return z, y, x
 
 
 def _to_model_mask(
@@ -263,6 +268,6 @@ def _to_model_mask(
     inside = filled > 0.5
     if not inside.any():
         inside.flat[filled.argmax()] = True
-    tight = ndimage.find_objects(inside.view(np.uint8))[0]
+    tight = _tight(inside)
     z, y, x = (t.start + s.start for t, s in zip(place, tight, strict=True))
     return InstanceMask(label, (z, y, x), np.ascontiguousarray(inside[tight]))

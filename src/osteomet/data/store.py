@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ BONE_FROM_HU = 180
 BONE_BLOCK_VOX = 8
 BONE_SHARE = 0.05
 """A block counts as bone if this share of it is above ``BONE_FROM_HU``."""
+
+PARTIAL = ".partial-"
+ABANDONED_AFTER_S = 24 * 3600
 
 OPEN_MAPS = 256
 """Mapped files kept open."""
@@ -171,6 +175,7 @@ def build_store(
         InputError: a scan or its annotations cannot be used; the message names the scan.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(folder)
     pool = ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="osteomet-store")
     with pool:
         futures = {
@@ -227,7 +232,7 @@ def _open_or_build(case: Case, folder: Path, spacing_mm: float) -> StoredScan:
 
 def _build(case: Case, target: Path, spacing_mm: float) -> None:
     """Write a scan's folder under another name, then rename it."""
-    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    partial = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
     try:
         scan = read_scan(case.image)
         grid = ModelGrid.of(scan.volume, spacing_mm)
@@ -246,6 +251,16 @@ def _build(case: Case, target: Path, spacing_mm: float) -> None:
             ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what killed builds left; young folders may be another process's work."""
+    for partial in folder.glob(f"{PARTIAL}*"):
+        try:
+            if time.time() - partial.stat().st_mtime > ABANDONED_AFTER_S:
+                shutil.rmtree(partial, ignore_errors=True)
+        except FileNotFoundError:
+            continue
 
 
 def _write_annotations(
@@ -317,7 +332,10 @@ def _state(path: Path | None) -> list[tuple[str, int, int]]:
     if path is None:
         return []
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    stats = [(str(file.resolve()), file.stat()) for file in files]
+    try:
+        stats = [(str(file.resolve()), file.stat()) for file in files]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); expected a file") from error
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
