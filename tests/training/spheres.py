@@ -1,6 +1,7 @@
 """The smallest training there is: bright spheres in noise and a network of a few channels."""
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -8,10 +9,10 @@ import torch
 from lightning_fabric import Fabric
 
 from osteomet.config import Config, parse_config
+from osteomet.data.patches import Batch, Patch
 from osteomet.structures import Targets
 from osteomet.training.loop import Trainer, TrainingData, make_fabric
 from osteomet.training.run_folder import RunFolder
-from osteomet.training.validation import Example
 
 SIDE = 32
 
@@ -35,7 +36,7 @@ def tiny_config(**training: Any) -> Config:
     )
 
 
-def example(index: int, lesions: int = 1) -> Example:
+def example(index: int, lesions: int = 1) -> Patch:
     """Return a patch with up to one sphere, drawn by its index."""
     generator = torch.Generator().manual_seed(index)
     image = 0.3 * torch.randn(1, SIDE, SIDE, SIDE, generator=generator)
@@ -52,19 +53,19 @@ def example(index: int, lesions: int = 1) -> Example:
         boxes[lesion] = torch.cat([where.amin(dim=0), where.amax(dim=0) + 1]).float()
     ids = torch.arange(1, lesions + 1)
     labels = torch.ones(lesions, dtype=torch.int64)
-    return image, Targets(boxes, labels, instances, ids, torch.zeros(0, 6))
+    targets = Targets(boxes, labels, instances, ids, torch.zeros(0, 6))
+    return Patch(image, targets, "sphere", (0.0, 0.0, 0.0))
 
 
 def sphere_data(batch_size: int = 1, lesions: int = 1) -> TrainingData:
     @contextmanager
-    def batches(start: int) -> Iterator[Iterator[Sequence[Example]]]:
-        def endless() -> Iterator[Sequence[Example]]:
-            step = start
-            while True:
-                yield [example(step * batch_size + item, lesions) for item in range(batch_size)]
-                step += 1
+    def batches(start: int) -> Iterator[Iterator[Batch]]:
+        yield (batch(step) for step in itertools.count(start))
 
-        yield endless()
+    def batch(step: int) -> Batch:
+        first = step * batch_size
+        patches = [example(index, lesions) for index in range(first, first + batch_size)]
+        return Batch(step, torch.stack([p.image for p in patches]), [p.targets for p in patches])
 
     validation = [example(-1 - index, lesions) for index in range(2)]
     return TrainingData(batches, validation, cohort_sha256="spheres", provenance={})

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -37,7 +38,7 @@ def _validate(answers: list[tuple[list[list[float]], list[float]]], lesions: int
 
 
 def _box(index: int) -> list[float]:
-    return [float(value) for value in example(index)[1].boxes[0]]
+    return [float(value) for value in example(index).targets.boxes[0]]
 
 
 FAR = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
@@ -46,7 +47,7 @@ FAR = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 def test_found_lesions_and_their_dice() -> None:
     result = _validate([([_box(0)], [0.9]), ([], [])])
     assert result.sensitivity == 0.5
-    inside = int((example(0)[1].instances > 0).sum())
+    inside = int((example(0).targets.instances > 0).sum())
     z1, y1, x1, z2, y2, x2 = _box(0)
     box = (z2 - z1) * (y2 - y1) * (x2 - x1)
     assert result.dice == pytest.approx(2 * inside / (inside + box))
@@ -70,13 +71,11 @@ def test_equal_scores_are_taken_together() -> None:
 
 
 def test_ignored_regions_neither_help_nor_harm() -> None:
-    image, targets = example(0)
-    ignore = torch.tensor([FAR])
-    targets = Targets(
-        targets.boxes, targets.labels, targets.instances, targets.instance_ids, ignore
-    )
+    patch = example(0)
+    ignoring = dataclasses.replace(patch.targets, ignore_boxes=torch.tensor([FAR]))
+    patch = dataclasses.replace(patch, targets=ignoring)
     model = _Answers([([FAR, FAR, _box(0)], [0.9, 0.8, 0.7])])
-    assert validate(cpu(), model, [(image, targets)], 1, 0).sensitivity == 1.0
+    assert validate(cpu(), model, [patch], 1, 0).sensitivity == 1.0
 
 
 def test_without_a_lesion_there_is_no_sensitivity() -> None:

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from osteomet.checkpoint import save_weights
 from osteomet.config import Config
+from osteomet.data.patches import Batch, Patch
 from osteomet.errors import ConfigError, TrainingError
 from osteomet.models.mask_rcnn import MaskRCNN
-from osteomet.structures import Targets
 from osteomet.training.budget import TIMED_STEPS, Costs, affordable_steps, mean_step_seconds
 from osteomet.training.ema import ExponentialMovingAverage
 from osteomet.training.interrupt import StopRequest
@@ -29,7 +29,7 @@ from osteomet.training.logs import TrainingLogs
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import adamw, learning_rate, roi_weight
 from osteomet.training.state import Learner, Progress, save_state
-from osteomet.training.validation import Example, Validation, seed_torch, validate
+from osteomet.training.validation import Validation, seed_torch, validate
 
 ROI_LOSSES = frozenset({"classes", "box", "mask", "mask_dice"})
 """Losses of the RoI heads, which wait for the RPN; the others count fully from the start."""
@@ -37,7 +37,7 @@ ROI_LOSSES = frozenset({"classes", "box", "mask", "mask_dice"})
 SKIPPED_IN_A_ROW = 10
 """So many steps without a finite gradient are no accident."""
 
-Batches = Callable[[int], AbstractContextManager[Iterator[Sequence[Example]]]]
+Batches = Callable[[int], AbstractContextManager[Iterator[Batch]]]
 """Opens the batches from the given step on."""
 
 
@@ -46,14 +46,14 @@ class TrainingData:
     """What a run learns from and is checked on.
 
     Attributes:
-        batches: opens the endless training batches from a step on; batch k is always the same.
+        batches: opens the endless batches from a step on; that of step k is always the same.
         validation: fixed patches.
         cohort_sha256: digest of the scans and their split.
         provenance: what the weights' file tells about the data.
     """
 
     batches: Batches
-    validation: Sequence[Example]
+    validation: Sequence[Patch]
     cohort_sha256: str
     provenance: Mapping[str, Any]
 
@@ -92,6 +92,10 @@ class Trainer:
         state: of the run to resume, as ``read_state`` gave it.
         started: ``time.perf_counter()`` when the budget began.
         console: for the bar and messages; None is silent.
+
+    Raises:
+        ConfigError: the patches do not fit the model's levels.
+        CheckpointError: the state belongs to another model.
     """
 
     def __init__(
@@ -111,6 +115,7 @@ class Trainer:
         self.started = time.perf_counter() if started is None else started
         seed_torch(self.settings.seed, "weights")
         model = MaskRCNN(config.model, config.preprocess.spacing_mm)
+        _check_patch_size(config, model.multiple_of)
         optimizer = adamw(model, self.settings)
         self.model, self.optimizer = fabric.setup(model, optimizer)
         average = ExponentialMovingAverage(model, self.settings.ema_decay)
@@ -151,15 +156,16 @@ class Trainer:
                 logs.say(f"stopped after step {progress.step}; go on with --resume")
         return self._result(interrupted=stop.requested and not self._ended())
 
-    def _step(self, batch: Sequence[Example]) -> dict[str, float]:
+    def _step(self, batch: Batch) -> dict[str, float]:
         """Take one step and return what the log shows of it."""
         step = self.progress.step
         seed_torch(self.settings.seed, "step", step, self.fabric.global_rank)
         rate = learning_rate(step, self.progress.total_steps, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images, targets = self._on_device(batch)
-        _, losses = self.model(images, targets)
+        device = self.fabric.device
+        images = batch.images.to(device, non_blocking=True)
+        _, losses = self.model(images, [targets.to(device) for targets in batch.targets])
         self._check_finite(losses, step)
         ramp = roi_weight(step, self.settings)
         loss = torch.stack([v * (ramp if k in ROI_LOSSES else 1) for k, v in losses.items()]).sum()
@@ -207,7 +213,7 @@ class Trainer:
         else:
             progress.stale_validations += 1
 
-    def _measure(self, examples: Sequence[Example]) -> Validation:
+    def _measure(self, examples: Sequence[Patch]) -> Validation:
         settings, average = self.settings, self.learner.average.model
         return validate(self.fabric, average, examples, settings.batch_size, settings.seed)
 
@@ -288,11 +294,6 @@ class Trainer:
     def _seconds(self) -> float:
         return self._spent_before + time.perf_counter() - self.started
 
-    def _on_device(self, batch: Sequence[Example]) -> tuple[Tensor, list[Targets]]:
-        device = self.fabric.device
-        images = torch.stack([image for image, _ in batch]).to(device, non_blocking=True)
-        return images, [target.to(device) for _, target in batch]
-
     def _mean(self, value: Tensor) -> float:
         """Return the mean over all processes."""
         reduced = self.fabric.all_reduce(value.detach())
@@ -320,6 +321,14 @@ class Trainer:
             skipped_steps=progress.skipped_steps,
             seconds=self._seconds(),
             weights=self.folder.weights,
+        )
+
+
+def _check_patch_size(config: Config, multiple_of: int) -> None:
+    if any(side % multiple_of for side in config.data.patch_size):
+        raise ConfigError(
+            f"data.patch_size is {config.data.patch_size}; expected multiples of {multiple_of}, "
+            "the stride of the coarsest of model.neck.levels"
         )
 
 

@@ -1,12 +1,16 @@
 """The folder of one run: everything to look into it, repeat it, resume it and use it."""
 
+import csv
+import io
 import json
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from osteomet.checkpoint import replace_file
 from osteomet.config import Config
+from osteomet.data.manifest import OPTIONAL, REQUIRED, Cohort
 from osteomet.errors import CheckpointError
 
 
@@ -15,8 +19,9 @@ class RunFolder:
     """Where the files of a run are.
 
     ``config.toml`` (with the measured HU constants), ``cohort.csv`` (with the split used),
-    ``log.csv`` and ``validation.csv``, ``tensorboard/``, ``last.ckpt`` (to resume),
-    ``weights.safetensors`` (lowest validation loss) and ``last.safetensors`` (newest).
+    ``warnings.txt`` (what was odd about the scans), ``log.csv``, ``validation.csv``,
+    ``tensorboard/``, ``last.ckpt`` (to resume), ``weights.safetensors`` (lowest validation
+    loss) and ``last.safetensors`` (newest).
     """
 
     path: Path
@@ -57,12 +62,36 @@ class RunFolder:
         except OSError as error:
             raise CheckpointError(f"{self.path}: cannot be made: {error.strerror}") from error
 
+    def write_cohort(self, cohort: Cohort) -> None:
+        """Write the scans and their split with full paths, so that the file can be used here."""
+        columns = [*REQUIRED, *OPTIONAL]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        for case in cohort.cases:
+            values = {name: _plain(getattr(case, name)) for name in columns}
+            writer.writerow(values)
+        content = text.getvalue().encode()
+        replace_file(self.cohort, lambda file: file.write_bytes(content))
+
+    def write_warnings(self, warnings: list[str]) -> None:
+        """Write what was odd about the scans."""
+        content = "".join(f"{warning}\n" for warning in warnings).encode()
+        replace_file(self.path / "warnings.txt", lambda file: file.write_bytes(content))
+
     def write_config(self, config: Config) -> None:
         """Write the settings so that they can be given to another run."""
         text = _toml(config.model_dump(mode="json"))
         replace_file(
             self.path / "config.toml", lambda file: file.write_text(text, encoding="utf-8")
         )
+
+
+def _plain(value: object) -> object:
+    """Return what a cell of a CSV file shows of a field."""
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return value.value if isinstance(value, Enum) else value
 
 
 def _toml(section: dict[str, Any], prefix: str = "") -> str:

@@ -8,12 +8,10 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from osteomet.data.patches import Patch
 from osteomet.ops.boxes import box_centers, box_iou
 from osteomet.ops.masks import paste_mask
 from osteomet.structures import Detections, Targets
-
-Example = tuple[Tensor, Targets]
-"""Image ``(1, z, y, x)`` and what is true in it."""
 
 HIT_IOU = 0.1
 FALSE_POSITIVES_PER_PATCH = 1.0
@@ -49,27 +47,27 @@ class Validation:
 
 @torch.no_grad()
 def validate(
-    fabric: Fabric, model: nn.Module, examples: Sequence[Example], batch_size: int, seed: int
+    fabric: Fabric, model: nn.Module, patches: Sequence[Patch], batch_size: int, seed: int
 ) -> Validation:
-    """Run ``model``, in eval mode, over ``examples``; always with the same random numbers.
+    """Run ``model``, in eval mode, over the patches; always with the same random numbers.
 
-    With several processes each one runs over all examples, so that all of them take the same
+    With several processes each one runs over all patches, so that all of them take the same
     decision about stopping.
     """
     totals: dict[str, float] = {}
     candidates = _Candidates()
-    for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
-        images = torch.stack([image for image, _ in batch]).to(fabric.device)
-        targets = [target.to(fabric.device) for _, target in batch]
+    for start in range(0, len(patches), batch_size):
+        batch = patches[start : start + batch_size]
+        images = torch.stack([patch.image for patch in batch]).to(fabric.device)
+        targets = [patch.targets.to(fabric.device) for patch in batch]
         seed_torch(seed, "validation", start)
         with fabric.autocast():
             detections, losses = model(images, targets)
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(batch)
-        for (_, target), found in zip(batch, detections, strict=True):
-            candidates.add(found.cpu(), target)
-    count = max(1, len(examples))
+        for patch, found in zip(batch, detections, strict=True):
+            candidates.add(found.cpu(), patch.targets)
+    count = max(1, len(patches))
     sensitivity, dice = candidates.at_false_positives(FALSE_POSITIVES_PER_PATCH * count)
     return Validation({name: total / count for name, total in totals.items()}, sensitivity, dice)
 

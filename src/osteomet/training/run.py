@@ -1,0 +1,170 @@
+"""``osteomet train``: from a cohort on disk to a folder with weights."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import osteomet
+from osteomet.config import Config
+from osteomet.data.manifest import Cohort, read_cohort, with_split, write_split
+from osteomet.data.patches import PatchLoader, PatchSampler, validation_patches
+from osteomet.data.store import Store, StoredScan, build_store, hu_statistics
+from osteomet.errors import InputError
+from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
+from osteomet.training.run_folder import RunFolder
+from osteomet.training.state import check_cohort, read_state, resumed_config
+
+STORE_FOLDER = "osteomet-store"
+"""Beside ``cohort.csv``, unless another place is given; runs of the same scans share it."""
+
+
+def train(
+    cohort_path: Path,
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    store_dir: Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> TrainingResult:
+    """Train on the ``train`` scans of a cohort, checked on its ``val`` scans.
+
+    A wall-clock budget counts from here: resampling the scans is part of it, unless an earlier
+    run has left them in the store.
+
+    Args:
+        cohort_path: ``cohort.csv``; without a split it gets one, by ``training.seed``.
+        config: the settings; the normalisation constants are measured and replaced.
+        run_dir: made if it is missing; see ``RunFolder``.
+        resume: go on with the run in ``run_dir``.
+        device: auto, cpu, cuda or mps.
+        store_dir: where resampled scans are kept.
+        provenance: what the weights' file shall tell besides, such as the command.
+        console: for progress and messages; None is silent.
+
+    Raises:
+        InputError: the cohort or one of its scans cannot be used.
+        ConfigError: the settings do not fit each other or this machine.
+        CheckpointError: the run cannot be resumed, or a checkpoint cannot be written.
+        TrainingError: losses or gradients are not finite.
+    """
+    started = time.perf_counter()
+    folder = RunFolder(run_dir)
+    folder.open(resume)
+    state = read_state(folder.state) if resume else None
+    if state is not None:
+        config = resumed_config(folder.state, state, config)
+    fabric = make_fabric(device, config.training.precision)
+    cohort = _split_cohort(cohort_path, config.training.seed)
+    training, validation = _stores(
+        cohort, store_dir or cohort_path.parent / STORE_FOLDER, config, console
+    )
+    digest = _digest(training, validation)
+    if state is not None:
+        check_cohort(folder.state, state, digest)
+    else:
+        mean_hu, std_hu = hu_statistics(training, config.preprocess.window_hu)
+        config = config.updated({"preprocess.mean_hu": mean_hu, "preprocess.std_hu": std_hu})
+        folder.write_config(config)
+        folder.write_cohort(cohort)
+    _tell_warnings(folder, [*training.scans, *validation.scans], console)
+    about = {
+        "osteomet": osteomet.__version__,
+        "training_scans": len(training.scans),
+        "validation_scans": len(validation.scans),
+        **(provenance or {}),
+    }
+    data = _training_data(training, validation, config, digest, about)
+    trainer = Trainer(fabric, folder, config, data, state=state, started=started, console=console)
+    return trainer.fit()
+
+
+def _split_cohort(path: Path, seed: int) -> Cohort:
+    """Read the cohort; one without a split gets it, in the file too, for all later runs."""
+    cohort = read_cohort(path)
+    if not cohort.has_split:
+        cohort = with_split(cohort, seed)
+        write_split(path, cohort)
+    for side in ("train", "val"):
+        if not cohort.of_split(side):
+            raise InputError(
+                f"{path}: no scan has split {side!r}; expected at least one: change the column "
+                "split, or leave it out to have one made"
+            )
+    return cohort
+
+
+def _stores(
+    cohort: Cohort, folder: Path, config: Config, console: Console | None
+) -> tuple[Store, Store]:
+    """Open the resampled training and validation scans, made first where they are missing."""
+    cases = [*cohort.of_split("train"), *cohort.of_split("val")]
+    with (console or Console(quiet=True)).status("resampling scans") as status:
+        store = build_store(
+            cases,
+            folder,
+            config.preprocess.spacing_mm,
+            workers=max(1, config.data.workers),
+            progress=lambda done, count: status.update(f"resampling scans: {done} of {count}"),
+        )
+    return _side(store, "train"), _side(store, "val")
+
+
+def _side(store: Store, side: str) -> Store:
+    scans = tuple(scan for scan in store.scans if scan.case.split == side)
+    return Store(scans, store.spacing_mm)
+
+
+def _training_data(
+    training: Store,
+    validation: Store,
+    config: Config,
+    digest: str,
+    provenance: Mapping[str, Any],
+) -> TrainingData:
+    settings = config.training
+    sampler = PatchSampler(training, config, settings.seed)
+    return TrainingData(
+        batches=lambda step: PatchLoader(
+            sampler, settings.batch_size, start_step=step, workers=config.data.workers
+        ),
+        validation=list(validation_patches(validation, config, settings.seed)),
+        cohort_sha256=digest,
+        provenance=provenance,
+    )
+
+
+def _digest(training: Store, validation: Store) -> str:
+    """Return a digest of what patches depend on: the scans, their lesions and their order.
+
+    Places and dates of files are left out, so that a run may move with its data.
+    """
+    content = [[_identity(scan) for scan in store.scans] for store in (training, validation)]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _identity(scan: StoredScan) -> list[Any]:
+    case = scan.case
+    lesions = [[lesion.corner, lesion.shape, lesion.voxels] for lesion in scan.lesions]
+    boxes = [scan.boxes.tolist(), scan.ignore.tolist()]
+    return [case.scan_id, case.patient_id, case.primary.value, scan.shape, lesions, boxes]
+
+
+def _tell_warnings(folder: RunFolder, scans: list[StoredScan], console: Console | None) -> None:
+    warnings = [f"{scan.case.scan_id}: {text}" for scan in scans for text in scan.warnings]
+    folder.write_warnings(warnings)
+    if warnings and console is not None:
+        console.print(
+            f"{len(warnings)} warnings about scans, in {folder.path / 'warnings.txt'}; the first: "
+            f"{warnings[0]}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
