@@ -54,8 +54,8 @@ class BoxHead(nn.Module):
         self.classes = nn.Linear(head.embedding, NUM_CLASSES)
         self.deltas = nn.Linear(head.hidden, 6)
         initialise(self)
-        nn.init.normal_(self.classes.weight, std=0.01)
-        nn.init.normal_(self.deltas.weight, std=0.001)
+        nn.init.normal_(self.classes.weight, std=0.05)
+        nn.init.normal_(self.deltas.weight, std=0.01)
 
     def forward(
         self, pooled: Float[Tensor, "n c p p p"]
@@ -86,7 +86,7 @@ class MaskHead(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.logits = PointwiseConv3d(width, 8)
         initialise(self)
-        nn.init.normal_(self.logits.weight, std=0.01)
+        nn.init.normal_(self.logits.weight, std=0.05)
 
     def forward(
         self, pooled: Float[Tensor, "n c h h h"], crops: Float[Tensor, "n k m m m"]

@@ -42,7 +42,7 @@ class RegionProposalNetwork(nn.Module):
         self.deltas = PointwiseConv3d(width, 6 * per_cell)
         initialise(self)
         for layer in (self.objectness, self.deltas):
-            nn.init.normal_(layer.weight, std=0.01)
+            nn.init.normal_(layer.weight, std=0.03)
         # Nearly every anchor is background: start from there.
         nn.init.constant_(self.objectness.bias, -3.0)
 

@@ -25,7 +25,7 @@ class SegmentationBranch(nn.Module):
         if config.losses.segmentation > 0:
             self.logits = PointwiseConv3d(config.neck.channels, self.stride**3)
             initialise(self)
-            nn.init.normal_(self.logits.weight, std=0.01)
+            nn.init.normal_(self.logits.weight, std=0.05)
             nn.init.constant_(self.logits.bias, -3.0)
 
     def forward(

@@ -114,6 +114,9 @@ class ConvNeXtV2(nn.Module):
             for depth, dim in zip(depths, dims, strict=True)
         )
         initialise(self)
+        # The norm behind the stem keeps only the direction of each cell's features. Without a
+        # bias bright and faint cells would have the same direction, and HU would be lost.
+        nn.init.normal_(self.entries[0][0].bias, std=0.5)
         for block in self.modules():
             if isinstance(block, ConvNeXtV2Block):
                 # Residual branches start small, so that the sum over blocks keeps its variance.
