@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
 HIT_IOU = 0.1
@@ -191,7 +191,7 @@ class PooledMatches:
 
 
 def instance_boxes(
-    instances: Int[np.ndarray, "z y x"],
+    instances: Integer[np.ndarray, "z y x"],
 ) -> tuple[Int[np.ndarray, " n"], Boxes]:
     """Return the ids in a label map, rising, and the voxel-edge box of each."""
     found = ndimage.find_objects(instances)

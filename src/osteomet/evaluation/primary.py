@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.metrics import roc_auc_score
 
 from osteomet.errors import AnnotationError
-from osteomet.evaluation.statistics import weighted_mean
+from osteomet.evaluation.statistics import ratio, weighted_mean
 from osteomet.findings import PrimaryTumour
 
 UNDECIDED = 0.5
@@ -55,11 +54,18 @@ def auc(
     p_lung: Float[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"],
 ) -> float:
-    """Return the area under the ROC curve, ties counting one half; NaN without both classes."""
-    counted = weights > 0
-    if len(set(is_lung[counted].tolist())) < 2:
-        return float("nan")
-    return float(roc_auc_score(is_lung[counted], p_lung[counted], sample_weight=weights[counted]))
+    """Return the area under the ROC curve, ties counting one half; NaN without both classes.
+
+    scikit-learn's ``roc_auc_score`` gives the same, a hundred times slower, and that is too slow
+    for thousands of resamples.
+
+    Source: Hanley and McNeil, Radiology 1982; 143: 29-36.
+    """
+    values, place = np.unique(p_lung, return_inverse=True)
+    lung = np.bincount(place, weights * is_lung, len(values))
+    other = np.bincount(place, weights * ~is_lung, len(values))
+    won = lung * (np.cumsum(other) - other / 2)
+    return ratio(float(won.sum()), float(lung.sum() * other.sum()))
 
 
 def brier(

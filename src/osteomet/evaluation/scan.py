@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Integer
 from scipy import ndimage
 
 from osteomet.errors import AnnotationError
@@ -26,7 +26,7 @@ class EvaluationCase:
     scan_id: str
     patient_id: str
     findings: Findings
-    instances: Int[np.ndarray, "z y x"]
+    instances: Integer[np.ndarray, "z y x"]
     primary: PrimaryTumour
     ignore: Bool[np.ndarray, "z y x"] | None = None
 
@@ -110,6 +110,6 @@ def _match(
     )
 
 
-def _components(mask: Bool[np.ndarray, "z y x"]) -> Int[np.ndarray, "z y x"]:
-    labelled: Int[np.ndarray, "z y x"] = ndimage.label(mask, structure=np.ones((3, 3, 3)))[0]
+def _components(mask: Bool[np.ndarray, "z y x"]) -> Integer[np.ndarray, "z y x"]:
+    labelled: Integer[np.ndarray, "z y x"] = ndimage.label(mask, structure=np.ones((3, 3, 3)))[0]
     return labelled

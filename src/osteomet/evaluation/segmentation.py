@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Integer
 
 from osteomet.evaluation.statistics import ratio
 from osteomet.findings import RunLengthMask
@@ -53,7 +53,7 @@ class Overlap:
 
 def lesion_dice(
     mask: RunLengthMask | None,
-    instances: Int[np.ndarray, "z y x"],
+    instances: Integer[np.ndarray, "z y x"],
     lesion_id: int,
     box: Float[np.ndarray, " 6"],
     ignore: Bool[np.ndarray, "z y x"] | None = None,
@@ -92,7 +92,7 @@ def union_of_masks(
 
 def scan_overlap(
     predicted: Bool[np.ndarray, "z y x"],
-    instances: Int[np.ndarray, "z y x"],
+    instances: Integer[np.ndarray, "z y x"],
     voxel_ml: float,
     ignore: Bool[np.ndarray, "z y x"] | None = None,
 ) -> Overlap:
@@ -108,12 +108,9 @@ def scan_overlap(
 
 def pooled_dice(patients: Sequence[Overlap], weights: Float[np.ndarray, " patients"]) -> float:
     """Return the Dice of all voxels together, each patient counted ``weights`` times."""
-    shared = sum(w * patient.shared_ml for w, patient in zip(weights, patients, strict=True))
-    both = sum(
-        w * (patient.predicted_ml + patient.true_ml)
-        for w, patient in zip(weights, patients, strict=True)
-    )
-    return ratio(2 * float(shared), float(both))
+    shared = np.array([patient.shared_ml for patient in patients])
+    both = np.array([patient.predicted_ml + patient.true_ml for patient in patients])
+    return ratio(2 * float(weights @ shared), float(weights @ both))
 
 
 def mask_region(mask: RunLengthMask) -> tuple[slice, slice, slice]:
@@ -126,7 +123,7 @@ def mask_region(mask: RunLengthMask) -> tuple[slice, slice, slice]:
 
 def _counted(
     predicted: Bool[np.ndarray, "z y x"],
-    instances: Int[np.ndarray, "z y x"],
+    instances: Integer[np.ndarray, "z y x"],
     ignore: Bool[np.ndarray, "z y x"] | None,
 ) -> Bool[np.ndarray, "z y x"]:
     return predicted if ignore is None else predicted & ((instances > 0) | ~ignore)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Integer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from osteomet.findings import Findings, Lesion, PrimaryPrediction
@@ -94,7 +94,7 @@ class ListedCandidate:
 
 
 def write_report(
-    findings: Findings, volume: Volume, labels: Int[np.ndarray, "z y x"], path: Path
+    findings: Findings, volume: Volume, labels: Integer[np.ndarray, "z y x"], path: Path
 ) -> None:
     """Write a self-contained HTML page about one scan.
 
@@ -110,7 +110,7 @@ def write_report(
     write_atomically(path, render_report(findings, volume, labels).encode())
 
 
-def render_report(findings: Findings, volume: Volume, labels: Int[np.ndarray, "z y x"]) -> str:
+def render_report(findings: Findings, volume: Volume, labels: Integer[np.ndarray, "z y x"]) -> str:
     """Return the page of ``write_report`` as text."""
     # Both are views: nothing of the size of the scan is copied.
     upright = volume.closest_lps()
@@ -173,7 +173,7 @@ def _number(value: float, digits: int = 1) -> str:
 
 
 def _pictures(
-    upright: Volume, labels: Int[np.ndarray, "z y x"], lesion: Lesion
+    upright: Volume, labels: Integer[np.ndarray, "z y x"], lesion: Lesion
 ) -> tuple[Picture, ...]:
     """Draw the three planes through a lesion's centroid at one scale."""
     box = upright.boxes_from_world(np.array([lesion.box_lps_mm]))[0]
@@ -187,7 +187,7 @@ def _pictures(
 
 def _picture(
     upright: Volume,
-    labels: Int[np.ndarray, "z y x"],
+    labels: Integer[np.ndarray, "z y x"],
     lesion: Lesion,
     plane: Plane,
     box: np.ndarray,
