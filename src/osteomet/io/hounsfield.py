@@ -5,7 +5,7 @@ from either.
 """
 
 import numpy as np
-from jaxtyping import Num, Shaped
+from jaxtyping import Bool, Num, Shaped
 
 from osteomet.errors import NotCTError
 
@@ -18,39 +18,45 @@ LOWEST_TISSUE_HU = -1500
 LARGEST_CT_NUMBER = 30_710
 """Highest value of the extended CT scale; anything above has left the range of a scanner."""
 
-INT16 = np.iinfo(np.int16)
-
 
 def settle(
     voxels: Shaped[np.ndarray, "z y x"],
 ) -> tuple[Num[np.ndarray, "z y x"], tuple[str, ...]]:
     """Return voxels in HU as int16, or float32 where int16 cannot hold them, and warnings.
 
-    Works plane by plane and, where the type allows it, in place. Values that cannot be
-    tissue, and values that are no number, become air.
+    Values that cannot be tissue, and values that are no number, become air. Works plane by
+    plane; writes into ``voxels`` if they have the right type already and may be written.
 
     Raises:
         NotCTError: the values cannot be Hounsfield units.
     """
-    if voxels.dtype.kind not in "iuf" or voxels.dtype == np.float16:
-        voxels = voxels.astype(np.float32)
-    replaced = lost = 0
+    padded = lost = 0
     low, high, is_whole = np.inf, -np.inf, True
     for plane in voxels:
-        if plane.dtype.kind == "f":
-            absent = ~np.isfinite(plane)
-            lost += int(absent.sum())
-            plane[absent] = AIR_HU
-            is_whole = is_whole and bool((np.rint(plane) == plane).all())
-        if plane.dtype.kind != "u" and plane.min(initial=0) < LOWEST_TISSUE_HU:
-            padding = plane < LOWEST_TISSUE_HU
-            replaced += int(padding.sum())
-            plane[padding] = AIR_HU
-        low, high = min(low, float(plane.min())), max(high, float(plane.max()))
+        if plane.min() >= LOWEST_TISSUE_HU and np.isfinite(plane.max()):
+            valid = plane
+        else:
+            valid = plane[_is_valid(plane)]
+            lost += int((~np.isfinite(plane)).sum())
+            padded += plane.size - valid.size
+        if valid.size:
+            low, high = min(low, float(valid.min())), max(high, float(valid.max()))
+            is_whole = is_whole and (
+                valid.dtype.kind != "f" or bool((np.rint(valid) == valid).all())
+            )
     refuse_unlikely(low, high)
-    is_small = is_whole and low >= INT16.min and high <= INT16.max
-    voxels = voxels.astype(np.int16 if is_small else np.float32, copy=False)
-    return voxels, _warnings(voxels.size, replaced, lost, high)
+    kind = np.int16 if is_whole and high <= np.iinfo(np.int16).max else np.float32
+    in_place = voxels.dtype == kind and voxels.flags.writeable
+    result = voxels if in_place else np.empty(voxels.shape, kind)
+    if not in_place or padded:
+        for plane, settled in zip(voxels, result, strict=True):
+            settled[...] = np.where(_is_valid(plane), plane, AIR_HU)
+    return result, _warnings(voxels.size, padded - lost, lost, high)
+
+
+def _is_valid(plane: Shaped[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
+    valid: Bool[np.ndarray, "y x"] = np.isfinite(plane) & (plane >= LOWEST_TISSUE_HU)
+    return valid
 
 
 def refuse_unlikely(low: float, high: float) -> None:
@@ -62,7 +68,7 @@ def refuse_unlikely(low: float, high: float) -> None:
     """
     if low < 0 and high - low >= 100:
         return
-    if low == high:
+    if not low < high:
         guess = "the image is blank"
     elif high - low < 100:
         guess = "they look normalised"
@@ -76,13 +82,13 @@ def refuse_unlikely(low: float, high: float) -> None:
     )
 
 
-def _warnings(size: int, replaced: int, lost: int, high: float) -> tuple[str, ...]:
+def _warnings(size: int, padded: int, lost: int, high: float) -> tuple[str, ...]:
     found = []
     if lost:
         found.append(f"{lost} voxels are not a number: read as air ({AIR_HU} HU)")
-    if replaced:
+    if padded:
         found.append(
-            f"{100 * replaced / size:.2g} % of the voxels are below {LOWEST_TISSUE_HU} HU: read as "
+            f"{100 * padded / size:.2g} % of the voxels are below {LOWEST_TISSUE_HU} HU: read as "
             f"padding ({AIR_HU} HU)"
         )
     if high > LARGEST_CT_NUMBER:

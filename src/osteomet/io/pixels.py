@@ -20,7 +20,7 @@ from scipy import ndimage
 from osteomet.errors import InputError
 from osteomet.io.dicom_files import DicomFile
 from osteomet.io.dicom_headers import Frame, read_dataset
-from osteomet.io.hounsfield import AIR_HU, INT16
+from osteomet.io.hounsfield import AIR_HU
 from osteomet.io.slice_geometry import StackGeometry
 
 Plane = Num[np.ndarray, "y x"]
@@ -214,7 +214,8 @@ def _like(plane: Plane, values: Num[np.ndarray, "..."]) -> Plane:
 
 
 def _fits_int16(plane: Plane) -> bool:
-    return plane.dtype.kind == "i" and plane.min() >= INT16.min and plane.max() <= INT16.max
+    limits = np.iinfo(np.int16)
+    return plane.dtype.kind == "i" and plane.min() >= limits.min and plane.max() <= limits.max
 
 
 def _border(mask: Num[np.ndarray, "y x"]) -> Num[np.ndarray, "y x"]:

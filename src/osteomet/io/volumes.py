@@ -4,24 +4,30 @@ SimpleITK turns NIfTI's RAS into LPS, reads qform and sform, and undoes ``scl_sl
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from jaxtyping import Num
 
-from osteomet.errors import AnnotationError, GeometryError, InputError, ReportError
-from osteomet.io.scan_record import Scan, describe
-from osteomet.volume import Volume
+from osteomet.errors import AnnotationError, GeometryError, InputError, NotCTError, ReportError
+from osteomet.io.hounsfield import settle
+from osteomet.io.nifti import NiftiHeader, check_nifti, permissive_axes
+from osteomet.io.scan_record import Scan, blaming, describe
+from osteomet.io.series_choice import MIN_SLICES
+from osteomet.volume import Affine, Volume
 
 FORMATS = {
-    ".nii": "nifti",
     ".nii.gz": "nifti",
+    ".nii": "nifti",
     ".nrrd": "nrrd",
     ".nhdr": "nrrd",
     ".mha": "metaimage",
     ".mhd": "metaimage",
 }
+
+LABEL_TYPES = (np.uint8, np.int16, np.uint16, np.int32)
 
 
 def volume_format(path: Path) -> str | None:
@@ -31,20 +37,25 @@ def volume_format(path: Path) -> str | None:
 
 
 def read_volume(path: Path) -> Scan:
-    """Read one CT volume."""
-    volume = _read(path)
-    voxels = volume.voxels
-    if (
-        np.issubdtype(voxels.dtype, np.floating)
-        or voxels.dtype.itemsize > 2
-        or voxels.dtype.kind == "u"
-    ):
-        whole = bool((np.rint(voxels) == voxels).all())
-        inside = voxels.min() >= -32768 and voxels.max() <= 32767
-        voxels = voxels.astype(np.int16 if whole and inside else np.float32)
-    volume = volume.with_voxels(voxels.astype(np.int16) if voxels.dtype == np.int8 else voxels)
-    info = describe(volume, source=path.name, file_format=volume_format(path) or "unknown")
-    return Scan(volume, info)
+    """Read one CT volume.
+
+    Raises:
+        NotCTError: the values are not HU, or there are several a voxel.
+        GeometryError: the image is not 3D, or its axes are not orthogonal.
+        InputError: the file is missing, damaged or truncated.
+    """
+    with blaming(path):
+        image, repairs = _load(path)
+        if min(image.GetSize()) < MIN_SLICES:
+            raise GeometryError(
+                f"the image has {' x '.join(map(str, image.GetSize()))} voxels; expected at least "
+                f"{MIN_SLICES} along each axis"
+            )
+        # A view spares a copy; it lives no longer than the image.
+        voxels, oddities = settle(sitk.GetArrayViewFromImage(image))
+        volume = Volume(voxels, _affine(image))
+        info = describe(volume, source=path.name, file_format=volume_format(path) or "unknown")
+        return Scan(volume, info, (*repairs, *oddities))
 
 
 def read_labels(path: Path) -> Volume:
@@ -52,37 +63,49 @@ def read_labels(path: Path) -> Volume:
 
     Raises:
         AnnotationError: a value is not a whole number.
+        GeometryError: the image is not 3D, or its axes are not orthogonal.
+        InputError: the file is missing, damaged or truncated.
     """
-    volume = _read(path)
-    voxels = volume.voxels
-    if np.issubdtype(voxels.dtype, np.floating) and not (np.rint(voxels) == voxels).all():
-        raise AnnotationError(
-            f"{path}: holds fractions; expected whole-number labels: give a label map, not a "
-            "probability map"
-        )
-    small = voxels.min(initial=0) >= -32768 and voxels.max(initial=0) <= 32767
-    return volume.with_voxels(voxels.astype(np.int16 if small else np.int32))
+    with blaming(path):
+        image, _ = _load(path)
+        voxels = sitk.GetArrayViewFromImage(image)
+        if voxels.dtype.kind == "f" and not all(bool((np.rint(z) == z).all()) for z in voxels):
+            raise AnnotationError(
+                "the file holds fractions; expected whole-number labels: give a label map, not "
+                "probabilities"
+            )
+        low, high = voxels.min(initial=0), voxels.max(initial=0)
+        if low < np.iinfo(np.int32).min or high > np.iinfo(np.int32).max:
+            raise AnnotationError(f"labels reach from {low} to {high}; expected 32-bit integers")
+        kind = np.int16 if np.iinfo(np.int16).min <= low and high <= 32767 else np.int32
+        return Volume(voxels.astype(kind), _affine(image))
 
 
 def write_labels(path: Path, labels: Volume) -> None:
-    """Write a label map in the narrowest unsigned or signed integers that hold it."""
+    """Write a label map in the narrowest integers that hold it; see ``write_volume``."""
     voxels = labels.voxels
     low, high = int(voxels.min(initial=0)), int(voxels.max(initial=0))
-    kinds = (np.uint8, np.int16, np.uint16, np.int32)
-    fits = [k for k in kinds if np.iinfo(k).min <= low and high <= np.iinfo(k).max]
-    write_volume(path, labels.with_voxels(voxels.astype(fits[0])))
+    kind = next(k for k in LABEL_TYPES if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
+    write_volume(path, labels.with_voxels(voxels.astype(kind)))
 
 
 def write_volume(path: Path, volume: Volume) -> None:
     """Write a volume, replacing ``path`` only when the whole file is on disk.
 
+    Args:
+        path: its suffix names the format: .nii.gz, .nii, .nrrd or .mha.
+        volume: float64 is written as float32.
+
     Raises:
-        ReportError: the folder is missing, full or not writable.
+        ReportError: the folder is missing or not writable, the disk full, the suffix unknown.
     """
-    suffix = next(s for s in sorted(FORMATS, key=len, reverse=True) if path.name.endswith(s))
-    partial = path.with_name(f".{path.name}.{os.getpid()}{suffix}")
+    suffix = next((s for s in FORMATS if path.name.lower().endswith(s)), None)
+    if suffix is None or suffix in (".nhdr", ".mhd"):
+        raise ReportError(f"{path}: cannot be written; expected a name that ends in .nii.gz")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial{suffix}")
     try:
-        sitk.WriteImage(_to_image(volume), str(partial), useCompression=suffix != ".nii")
+        with _quiet():
+            sitk.WriteImage(_to_image(volume), str(partial), useCompression=suffix != ".nii")
         partial.replace(path)
     except (OSError, RuntimeError) as error:
         raise ReportError(f"{path}: cannot be written; expected a writable folder") from error
@@ -91,32 +114,81 @@ def write_volume(path: Path, volume: Volume) -> None:
 
 
 def _to_image(volume: Volume) -> sitk.Image:
-    voxels: Num[np.ndarray, "z y x"] = volume.voxels
+    voxels = volume.voxels
     if voxels.dtype in (np.float64, np.float16):
         voxels = voxels.astype(np.float32)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels))
+    image = sitk.GetImageFromArray(voxels.astype(np.uint8) if voxels.dtype == bool else voxels)
     spacing = np.array(volume.spacing_zyx_mm[::-1])
-    axes = volume.affine[:3, 2::-1]
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(volume.affine[:3, 3].tolist())
-    image.SetDirection((axes / spacing).ravel().tolist())
+    image.SetDirection((volume.affine[:3, 2::-1] / spacing).ravel().tolist())
     return image
 
 
-def _read(path: Path) -> Volume:
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; expected a NIfTI, NRRD or MetaImage volume")
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read; the file may be damaged") from error
-    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
-        size = [*image.GetSize()[:-1], 0]
-        image = sitk.Extract(image, size)
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        raise GeometryError(f"{path}: has shape {image.GetSize()}; expected one 3D volume")
-    direction = np.array(image.GetDirection()).reshape(3, 3)
+def _affine(image: sitk.Image) -> Affine:
     affine = np.eye(4)
+    direction = np.array(image.GetDirection()).reshape(3, 3)
     affine[:3, :3] = (direction * np.array(image.GetSpacing()))[:, ::-1]
     affine[:3, 3] = image.GetOrigin()
-    return Volume(sitk.GetArrayFromImage(image), affine)
+    return affine
+
+
+def _load(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
+    """Return a scalar 3D image, and warnings."""
+    if not path.is_file():
+        raise InputError("no such file; expected a NIfTI, NRRD or MetaImage volume")
+    header = check_nifti(path) if volume_format(path) == "nifti" else None
+    image = _read_image(path)
+    while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
+        image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
+    size = " x ".join(map(str, image.GetSize()))
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise NotCTError(
+            f"the image has {image.GetNumberOfComponentsPerPixel()} values a voxel; expected one"
+        )
+    if image.GetDimension() != 3:
+        raise GeometryError(
+            f"the image has {size} voxels; expected one 3D volume: split a series over time into "
+            "files"
+        )
+    return image, _doubts(image, header)
+
+
+def _read_image(path: Path) -> sitk.Image:
+    try:
+        with _quiet(), permissive_axes():
+            return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"the file is damaged or not what its name says ({reason})") from error
+
+
+def _doubts(image: sitk.Image, header: NiftiHeader | None) -> tuple[str, ...]:
+    if header is None:
+        return ()
+    if not header.has_orientation:
+        return (
+            "the header does not say how the axes lie in the patient: they were taken as left, "
+            "posterior and superior",
+        )
+    if header.sform is None:
+        return ()
+    affine = _affine(image)
+    sform = np.diag([-1.0, -1.0, 1.0]) @ header.sform
+    corner = np.array([[0.0, 0, 0], [*image.GetSize()]])
+    places = corner @ affine[:3, 2::-1].T + affine[:3, 3]
+    apart = np.abs(places - (corner @ sform[:, :3].T + sform[:, 3])).max()
+    if apart > min(image.GetSpacing()) / 2:
+        return (f"qform and sform differ by up to {apart:.1f} mm: the qform was used",)
+    return ()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep ITK from printing; what matters in its warnings is checked here."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
