@@ -1,0 +1,82 @@
+"""Many scans, one after another: a scan that fails does not stop the others."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from osteomet.errors import OsteometError
+from osteomet.findings import Findings
+from osteomet.inference.outputs import write_results
+from osteomet.inference.pipeline import Predictor, Progress
+from osteomet.inference.scan_id import distinct
+
+EXIT_FAILED = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of one input.
+
+    Attributes:
+        source: the input.
+        folder: where its results lie; None where it failed.
+        findings: what was found; None where it failed.
+        error: one line that says why it failed; None where it did not.
+    """
+
+    source: Path
+    folder: Path | None = None
+    findings: Findings | None = None
+    error: str | None = None
+
+
+def predict_many(
+    sources: Sequence[Path],
+    out: Path,
+    predictor: Predictor,
+    *,
+    report: Callable[[Outcome], None] = lambda outcome: None,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """Predict each input and write its results to ``out/<scan_id>``.
+
+    Two inputs never share a folder: the second of one name gets ``-2``. A result from an
+    earlier run is replaced.
+
+    Args:
+        sources: files and folders, each one scan.
+        out: the folder of the results' folders.
+        predictor: the weights on their device.
+        report: told of each outcome as soon as it is known.
+        progress: told of the tiles done in the scan at work.
+
+    Returns:
+        One outcome per input, in order.
+    """
+    outcomes: list[Outcome] = []
+    taken: list[str] = []
+    for source in sources:
+        try:
+            prediction = predictor.predict(source, progress=progress)
+            scan_id = distinct(prediction.findings.scan_id, taken)
+            taken.append(scan_id)
+            prediction = prediction.renamed(scan_id)
+            folder = write_results(prediction, out)
+            outcomes.append(Outcome(source, folder, prediction.findings))
+        except OsteometError as error:
+            outcomes.append(Outcome(source, error=_one_line(str(error))))
+        except Exception as error:  # one scan's surprise must not cost a night's batch
+            outcomes.append(
+                Outcome(source, error=_one_line(f"{source}: {type(error).__name__}: {error}"))
+            )
+        report(outcomes[-1])
+    return outcomes
+
+
+def exit_status(outcomes: Iterable[Outcome]) -> int:
+    """Return 0 if every scan was predicted, else 2."""
+    return EXIT_FAILED if any(outcome.error for outcome in outcomes) else 0
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

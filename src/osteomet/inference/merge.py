@@ -1,0 +1,230 @@
+"""Sew the detections of overlapping tiles into one set for the scan.
+
+Two tiles report the same lesion if their boxes agree where both tiles look. Three steps:
+a detection that a tile's border has cut is dropped where another tile has the lesion whole, or
+joined with the other pieces where none has; what remains is clustered by overlap, the more
+central a view the more it counts; a box inside a better one is the same lesion again.
+Masks stay crops throughout: nothing here is as large as lesions times voxels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+
+from osteomet.config import InferenceConfig
+from osteomet.ops.boxes import box_iou, box_volume, clip_boxes
+from osteomet.ops.masks import paste_mask
+from osteomet.ops.nms import nms, weighted_box_clustering
+from osteomet.structures import Detections
+from osteomet.volume import ShapeZYX
+
+CUT_VOX = 2.0
+"""A box that comes this close to a tile's inner border is cut by it."""
+
+CUT_SHARE = 0.1
+"""The same as a share of the box's side: a large box is regressed less exactly."""
+
+SAME_LESION_IOU = 0.3
+"""Boxes that agree this much in the region which both tiles see are one lesion."""
+
+CONTAINED_SHARE = 0.8
+"""A box of which this share lies inside a better one is the same lesion again."""
+
+CLEARANCE_VOX = 4.0
+"""A tile is expected to find a lesion that lies this far inside its inner borders."""
+
+LEAST_WEIGHT = 0.05
+"""Weight of a view in which the lesion touches the border."""
+
+
+def merge_detections(
+    parts: Sequence[Detections],
+    bounds: Float[Tensor, "tiles 6"],
+    shape_zyx: ShapeZYX,
+    config: InferenceConfig,
+) -> Detections:
+    """Return one detection for each lesion of a scan, best first.
+
+    Args:
+        parts: what each tile found, in voxels of the scan's model grid, on the CPU; may be
+            empty, and so may each part.
+        bounds: box of each tile, cut to the scan.
+        shape_zyx: voxels of the scan; its own border cuts no lesion.
+        config: how to merge, and which candidates to keep.
+
+    Returns:
+        At most ``max_candidates`` detections with a score of at least ``candidate_score``.
+        Embedding and mask are those of the most central view, box, score and p_lung are
+        weighted means.
+    """
+    if not parts:
+        return _nothing()
+    found = Detections.concatenate(list(parts))
+    views = bounds.repeat_interleave(torch.tensor([len(part) for part in parts]), dim=0)
+    found, views = _clipped(found, views, shape_zyx)
+    found, views = _fold_pieces(found, views, shape_zyx)
+    merged = _clustered(found, views, bounds, shape_zyx, config)
+    merged = merged[merged.scores >= config.candidate_score]
+    merged = merged[~_contained_in_better(merged.boxes)]
+    return merged[torch.arange(min(len(merged), config.max_candidates))]
+
+
+def _nothing() -> Detections:
+    none, boxes = torch.zeros(0), torch.zeros(0, 6)
+    return Detections(boxes, none, none, torch.zeros(0, 0), boxes, torch.zeros(0, 0, 0, 0))
+
+
+def _clipped(
+    found: Detections, views: Tensor, shape_zyx: ShapeZYX
+) -> tuple[Detections, Float[Tensor, "n 6"]]:
+    """Cut boxes to the scan and drop those that lie in the padding."""
+    boxes = clip_boxes(found.boxes, shape_zyx)
+    real = box_volume(boxes) > 0
+    clipped = Detections(
+        boxes, found.scores, found.p_lung, found.embeddings, found.mask_boxes, found.masks
+    )
+    return clipped[real], views[real]
+
+
+def _inner_gaps(boxes: Tensor, views: Tensor, shape_zyx: ShapeZYX) -> Float[Tensor, "n 6"]:
+    """Return how far each side of a box is from its tile's border; infinite at the scan's."""
+    gaps = torch.cat([boxes[:, :3] - views[:, :3], views[:, 3:] - boxes[:, 3:]], dim=1)
+    scan = torch.tensor([0, 0, 0, *shape_zyx], dtype=views.dtype)
+    return gaps.masked_fill(views == scan, torch.inf)
+
+
+def _is_cut(boxes: Tensor, views: Tensor, shape_zyx: ShapeZYX) -> Bool[Tensor, " n"]:
+    sides = (boxes[:, 3:] - boxes[:, :3]).repeat(1, 2)
+    near = (sides * CUT_SHARE).clamp(min=CUT_VOX)
+    return (_inner_gaps(boxes, views, shape_zyx) < near).any(dim=1)
+
+
+def _same_lesion(
+    boxes: Tensor, views: Tensor, other: Tensor, other_views: Tensor
+) -> Bool[Tensor, "n m"]:
+    """Tell which boxes of different tiles agree where both tiles look."""
+    a_low = torch.maximum(boxes[:, None, :3], other_views[None, :, :3])
+    a_high = torch.minimum(boxes[:, None, 3:], other_views[None, :, 3:])
+    b_low = torch.maximum(other[None, :, :3], views[:, None, :3])
+    b_high = torch.minimum(other[None, :, 3:], views[:, None, 3:])
+    both = (torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)).clamp(min=0).prod(-1)
+    a = (a_high - a_low).clamp(min=0).prod(-1)
+    b = (b_high - b_low).clamp(min=0).prod(-1)
+    agree = (both > 0) & (both >= SAME_LESION_IOU * (a + b - both))
+    return agree & (views[:, None] != other_views[None]).any(dim=-1)
+
+
+def _fold_pieces(
+    found: Detections, views: Tensor, shape_zyx: ShapeZYX
+) -> tuple[Detections, Float[Tensor, "n 6"]]:
+    """Drop pieces of lesions that are whole elsewhere; join the pieces of the others."""
+    cut = _is_cut(found.boxes, views, shape_zyx)
+    pieces, whole = cut.nonzero()[:, 0], (~cut).nonzero()[:, 0]
+    seen_whole = _same_lesion(
+        found.boxes[pieces], views[pieces], found.boxes[whole], views[whole]
+    ).any(dim=1)
+    pieces = pieces[~seen_whole]
+    if len(pieces) == 0:
+        return found[whole], views[whole]
+    same = _same_lesion(found.boxes[pieces], views[pieces], found.boxes[pieces], views[pieces])
+    count, group = connected_components(same.numpy(), directed=False)
+    joined, joined_views = [found[whole]], [views[whole]]
+    for index in range(count):
+        members = pieces[torch.from_numpy(group == index)]
+        joined.append(_joined(found[members]))
+        joined_views.append(_hull(views[members]))
+    return Detections.concatenate(joined), torch.cat(joined_views)
+
+
+def _hull(boxes: Float[Tensor, "n 6"]) -> Float[Tensor, "1 6"]:
+    return torch.cat([boxes[:, :3].amin(dim=0), boxes[:, 3:].amax(dim=0)])[None]
+
+
+def _joined(pieces: Detections) -> Detections:
+    """Return one detection in the place of the pieces of one lesion.
+
+    The mask is the voxelwise maximum of theirs on a new grid over all of them; the embedding
+    is that of the piece that shows most.
+    """
+    if len(pieces) == 1:
+        return pieces
+    most = int(box_volume(pieces.boxes).argmax())
+    mask_box, m = _hull(pieces.mask_boxes), pieces.masks.shape[1]
+    steps = (torch.arange(m) + 0.5) / m
+    low, high = mask_box[0, :3], mask_box[0, 3:]
+    centers = [low[axis] + (high - low)[axis] * steps for axis in range(3)]
+    pasted = [
+        paste_mask(mask, box, *centers)
+        for mask, box in zip(pieces.masks, pieces.mask_boxes, strict=True)
+    ]
+    return Detections(
+        _hull(pieces.boxes),
+        pieces.scores.amax(dim=0, keepdim=True),
+        pieces.p_lung[most : most + 1],
+        pieces.embeddings[most : most + 1],
+        mask_box,
+        torch.stack(pasted).amax(dim=0, keepdim=True),
+    )
+
+
+def _centrality(boxes: Tensor, views: Tensor, shape_zyx: ShapeZYX) -> Float[Tensor, " n"]:
+    """Return how much tile lies around each box, from ``LEAST_WEIGHT`` at a border to 1."""
+    half = ((views[:, 3:] - views[:, :3]) / 2).repeat(1, 2)
+    room = (_inner_gaps(boxes, views, shape_zyx) / half).amin(dim=1)
+    return room.clamp(LEAST_WEIGHT, 1.0)
+
+
+def _expected_views(boxes: Tensor, bounds: Tensor, shape_zyx: ShapeZYX) -> Float[Tensor, " n"]:
+    """Return how many tiles see each box whole, at least 1."""
+    n, tiles = len(boxes), len(bounds)
+    gaps = _inner_gaps(boxes.repeat_interleave(tiles, dim=0), bounds.repeat(n, 1), shape_zyx).view(
+        n, tiles, 6
+    )
+    return (gaps >= CLEARANCE_VOX).all(dim=2).sum(dim=1).clamp(min=1).float()
+
+
+def _clustered(
+    found: Detections,
+    views: Tensor,
+    bounds: Tensor,
+    shape_zyx: ShapeZYX,
+    config: InferenceConfig,
+) -> Detections:
+    if config.merge == "nms":
+        return found[nms(found.boxes, found.scores, config.merge_iou)]
+    weights = _centrality(found.boxes, views, shape_zyx)
+    expected = _expected_views(found.boxes, bounds, shape_zyx)
+    boxes, scores, members = weighted_box_clustering(
+        found.boxes, found.scores, weights, expected, config.merge_iou
+    )
+    trust = weights * found.scores
+    shown = [cluster[trust[cluster].argmax()] for cluster in members]
+    p_lung = [
+        (found.p_lung[cluster] * trust[cluster]).sum() / trust[cluster].sum() for cluster in members
+    ]
+    if not members:
+        return found
+    most_central = found[torch.stack(shown)]
+    return Detections(
+        boxes,
+        scores,
+        torch.stack(p_lung),
+        most_central.embeddings,
+        most_central.mask_boxes,
+        most_central.masks,
+    )
+
+
+def _contained_in_better(boxes: Float[Tensor, "n 6"]) -> Bool[Tensor, " n"]:
+    """Tell which boxes, sorted best first, lie mostly inside a better one that is kept."""
+    volume = box_volume(boxes)
+    iou = box_iou(boxes, boxes)
+    intersection = iou / (1 + iou) * (volume[:, None] + volume)
+    inside = (intersection >= CONTAINED_SHARE * volume[:, None]).tril(diagonal=-1)
+    dropped = torch.zeros(len(boxes), dtype=torch.bool)
+    for index in range(len(boxes)):
+        dropped[index] = (inside[index] & ~dropped).any()
+    return dropped

@@ -1,0 +1,269 @@
+"""Where to look: the region of bone, and the fewest tiles that cover it.
+
+Bone is found on cells of about 4 mm, in two passes of the volume. Every cell of the region
+lies in the *core* of a tile: the tile less half an overlap on each side that is not the
+scan's own border. So a lesion centred in the region and no longer than ``overlap_vox`` lies
+whole in at least one tile.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Integer, Num
+from scipy import ndimage
+
+from osteomet.config import InferenceConfig
+from osteomet.errors import ConfigError
+from osteomet.volume import ShapeZYX, Volume
+
+CELL_MM = 4.0
+"""Side of a cell: thin enough for a rib, coarse enough that a whole body is a small array."""
+
+DENSE_HU = 200.0
+"""Denser than unenhanced soft tissue and its noise; trabecular bone is found by its cortex."""
+
+DENSE_SHARE = 0.15
+"""Share of a cell's voxels above ``DENSE_HU``: a cortex of 1 mm fills a quarter of a cell."""
+
+DENSE_MEAN_HU = 150.0
+"""A cell this dense on average is bone too, where thick slices have blurred the cortex."""
+
+BODY_HU = -300.0
+"""Between fat and the lungs, the padding of a table, or air."""
+
+SMALLEST_BONE_ML = 0.5
+"""Smaller islands are calcified vessels, clips and noise; ribs and facets are larger."""
+
+SMALLEST_BODY_SHARE = 0.02
+"""Parts of the body (an arm, a leg) hold at least this share of the largest part."""
+
+NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
+
+SIDE_MULTIPLE = 32
+"""Tile sides are multiples of the coarsest stride of a backbone."""
+
+
+@dataclass(frozen=True, eq=False)
+class BoneRegion:
+    """Where bone lesions can be, on coarse cells.
+
+    Attributes:
+        cells: True where a lesion can be, ``(z, y, x)``.
+        factor: voxels along each side of a cell; the last cell of an axis may be cut.
+        shape_zyx: voxels of the volume that the cells cover.
+    """
+
+    cells: Bool[np.ndarray, "z y x"]
+    factor: int
+    shape_zyx: ShapeZYX
+
+    def covered_share(self, instances: Integer[np.ndarray, "z y x"]) -> float:
+        """Return the share of lesion voxels that lie in the region; 1 without a lesion."""
+        voxels = np.argwhere(instances > 0)
+        if len(voxels) == 0:
+            return 1.0
+        return float(self.cells[tuple((voxels // self.factor).T)].mean())
+
+
+@dataclass(frozen=True, eq=False)
+class TilePlan:
+    """Equal boxes of voxels that the network sees one by one.
+
+    Attributes:
+        starts: first voxel ``(z, y, x)`` of each tile; none where there is no bone.
+        size: voxels of every tile, multiples of 32; where the scan is smaller it is padded.
+        shape_zyx: voxels of the scan on the model's grid.
+    """
+
+    starts: tuple[ShapeZYX, ...]
+    size: ShapeZYX
+    shape_zyx: ShapeZYX
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def bounds(self) -> Float[np.ndarray, "tiles 6"]:
+        """Boxes of the tiles, in voxel edges, cut to the scan."""
+        low = np.array(self.starts, dtype=np.float32).reshape(-1, 3)
+        high = np.minimum(low + self.size, self.shape_zyx)
+        return np.concatenate([low, high], axis=1).astype(np.float32)
+
+    def crop(
+        self, hu: Num[np.ndarray, "z y x"], start: ShapeZYX, padding_hu: int
+    ) -> Num[np.ndarray, "tile_z tile_y tile_x"]:
+        """Return the voxels of the tile at ``start``, padded at the high sides to ``size``."""
+        window = tuple(slice(s, s + n) for s, n in zip(start, self.size, strict=True))
+        inside = hu[window]
+        missing = [(0, n - have) for n, have in zip(self.size, inside.shape, strict=True)]
+        if not any(after for _, after in missing):
+            return inside
+        return np.pad(inside, missing, constant_values=padding_hu)
+
+
+def find_bone(volume: Volume, dilation_mm: float) -> BoneRegion:
+    """Find where bone is, with a margin, without losing lytic or soft-tissue lesions.
+
+    Dense islands of at least ``SMALLEST_BONE_ML`` inside the body are dilated by
+    ``dilation_mm`` and what they enclose is filled: a lytic lesion is not dense, but bone
+    lies around it. Contrast in vessels and kidneys stays: it costs tiles, never a lesion.
+
+    Args:
+        volume: HU on an isotropic grid; may hold no bone, and then the region is empty.
+        dilation_mm: margin about the dense cells.
+    """
+    factor = max(1, round(CELL_MM / volume.spacing_zyx_mm[0]))
+    mean_hu, dense_share = _cell_statistics(volume.voxels, factor)
+    cell_mm = factor * volume.spacing_zyx_mm[0]
+    bone = (dense_share >= DENSE_SHARE) | (mean_hu >= DENSE_MEAN_HU)
+    bone &= _body(mean_hu > BODY_HU)
+    bone = _without_islands(bone, SMALLEST_BONE_ML * 1000 / cell_mm**3)
+    if bone.any():
+        bone = ndimage.distance_transform_edt(~bone) * cell_mm <= dilation_mm
+        bone = ndimage.binary_fill_holes(bone)
+    return BoneRegion(bone, factor, volume.shape)
+
+
+def plan_tiles(region: BoneRegion, config: InferenceConfig) -> TilePlan:
+    """Cover a region of bone with few tiles: the best of six greedy covers.
+
+    A greedy cover cuts the region into slabs along one axis, each slab into bars along
+    another and each bar into tiles, and leaves out what is empty. The order of the axes
+    matters, so all six are tried.
+
+    Raises:
+        ConfigError: the overlap leaves a tile no core.
+    """
+    size = _tile_size(region.shape_zyx, config)
+    covers = (
+        _cover(region, region.cells, order, size, config.overlap_vox)
+        for order in itertools.permutations(range(3))
+    )
+    starts = min(covers, key=len)
+    return TilePlan(tuple(sorted(starts)), size, region.shape_zyx)
+
+
+def core_bounds(start: int, size: int, length: int, overlap: int) -> tuple[int, int]:
+    """Return the first and one-past-the-last voxel of a tile's core along one axis."""
+    margin = (overlap + 1) // 2
+    low = start + margin if start > 0 else 0
+    high = start + size - margin if start + size < length else length
+    return low, high
+
+
+def _tile_size(shape: ShapeZYX, config: InferenceConfig) -> ShapeZYX:
+    sides = []
+    for length, side in zip(shape, config.tile_size, strict=True):
+        if side % SIDE_MULTIPLE or config.overlap_vox > side // 2:
+            raise ConfigError(
+                f"inference.tile_size {config.tile_size} with overlap_vox {config.overlap_vox}: "
+                f"expected sides that are multiples of {SIDE_MULTIPLE} and at least twice the "
+                "overlap"
+            )
+        sides.append(min(side, -(-length // SIDE_MULTIPLE) * SIDE_MULTIPLE))
+    z, y, x = sides
+    return z, y, x
+
+
+def _cover(
+    region: BoneRegion,
+    cells: Bool[np.ndarray, "z y x"],
+    order: tuple[int, ...],
+    size: ShapeZYX,
+    overlap: int,
+) -> list[ShapeZYX]:
+    """Return the starts of tiles whose cores hold every True cell."""
+    axis, *rest = order
+    length, side = region.shape_zyx[axis], size[axis]
+    others = tuple(other for other in range(3) if other != axis)
+    occupied = np.flatnonzero(cells.any(axis=others))
+    axis_starts = _cover_axis(occupied, region.factor, length, side, overlap)
+    if not axis_starts:
+        return []
+    # Each occupied layer goes to the tile in whose middle it lies best.
+    middles = np.array(axis_starts)[:, None] + side / 2
+    owner = np.abs((occupied + 0.5) * region.factor - middles).argmin(axis=0)
+    starts: list[ShapeZYX] = []
+    for index, axis_start in enumerate(axis_starts):
+        mine = np.zeros_like(cells)
+        layers = [slice(None)] * 3
+        layers[axis] = occupied[owner == index]
+        mine[tuple(layers)] = cells[tuple(layers)]
+        below = _cover(region, mine, tuple(rest), size, overlap) if rest else [(0, 0, 0)]
+        for start in below:
+            z, y, x = (axis_start if a == axis else start[a] for a in range(3))
+            starts.append((z, y, x))
+    return starts
+
+
+def _cover_axis(
+    occupied: Integer[np.ndarray, " layers"], factor: int, length: int, side: int, overlap: int
+) -> list[int]:
+    """Return the fewest starts along one axis whose cores hold every occupied layer."""
+    last = max(0, length - side)
+    margin = (overlap + 1) // 2
+    lows = occupied * factor
+    highs = np.minimum(lows + factor, length)
+
+    forward: list[int] = []
+    covered = 0
+    for low, high in zip(lows.tolist(), highs.tolist(), strict=True):
+        if not forward or high > covered:
+            forward.append(min(max(low - margin, 0), last))
+            covered = core_bounds(forward[-1], side, length, overlap)[1]
+    backward: list[int] = []
+    covered = length
+    for low, high in zip(lows[::-1].tolist(), highs[::-1].tolist(), strict=True):
+        if not backward or low < covered:
+            backward.append(min(max(high + margin - side, 0), last))
+            covered = core_bounds(backward[-1], side, length, overlap)[0]
+    # The first cover pushes tiles as far up as it can, the second as far down; in between
+    # bone lies in the middle of tiles, if that still covers.
+    between = [(a + b) // 2 for a, b in zip(forward, backward[::-1], strict=True)]
+    cores = [core_bounds(start, side, length, overlap) for start in between]
+    covers = all(
+        any(core_low <= low and high <= core_high for core_low, core_high in cores)
+        for low, high in zip(lows.tolist(), highs.tolist(), strict=True)
+    )
+    return between if covers else forward
+
+
+def _cell_statistics(
+    voxels: Num[np.ndarray, "z y x"], factor: int
+) -> tuple[Float[np.ndarray, "cz cy cx"], Float[np.ndarray, "cz cy cx"]]:
+    """Return the mean HU and the share of dense voxels of each cell, a layer at a time."""
+    nz, ny, nx = voxels.shape
+    rows, columns = np.arange(0, ny, factor), np.arange(0, nx, factor)
+    area = np.outer(np.diff([*rows, ny]), np.diff([*columns, nx]))
+    shape = (-(-nz // factor), len(rows), len(columns))
+    mean_hu, dense_share = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    for layer in range(shape[0]):
+        slab = voxels[layer * factor : (layer + 1) * factor]
+        for sums, out in (
+            (slab.sum(axis=0, dtype=np.float32), mean_hu),
+            ((slab > DENSE_HU).sum(axis=0, dtype=np.float32), dense_share),
+        ):
+            blocks = np.add.reduceat(np.add.reduceat(sums, rows, axis=0), columns, axis=1)
+            out[layer] = blocks / (area * len(slab))
+    return mean_hu, dense_share
+
+
+def _body(tissue: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
+    """Return the patient: the large parts after thin ones, such as a table, are opened away."""
+    eroded = ndimage.binary_erosion(tissue, NEIGHBOURS, border_value=1)
+    parts, count = ndimage.label(eroded)
+    if count == 0:
+        return tissue  # nothing thick: a crop of a hand or a rib, so that nothing is a table
+    sizes = np.bincount(parts.ravel())[1:]
+    large = np.flatnonzero(sizes >= SMALLEST_BODY_SHARE * sizes.max()) + 1
+    # Two steps: one undoes the erosion, one gives back ribs that lie just under the skin.
+    return ndimage.binary_dilation(np.isin(parts, large), NEIGHBOURS, iterations=2)
+
+
+def _without_islands(mask: Bool[np.ndarray, "z y x"], smallest: float) -> Bool[np.ndarray, "z y x"]:
+    parts, _ = ndimage.label(mask, NEIGHBOURS)
+    sizes = np.bincount(parts.ravel())
+    keep = sizes >= smallest
+    keep[0] = False
+    return keep[parts]

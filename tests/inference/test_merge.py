@@ -1,0 +1,131 @@
+"""One lesion is reported once, whole, whatever the tiles cut."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from osteomet.config import InferenceConfig
+from osteomet.inference.merge import merge_detections
+from osteomet.ops.boxes import scale_boxes
+from osteomet.structures import Detections
+
+SHAPE = (64, 64, 200)
+CONFIG = InferenceConfig()
+# Two tiles along x that overlap by 32 voxels: x 0-96 and 64-160, and a third to the end.
+BOUNDS = torch.tensor([[0, 0, 0, 64, 64, 96], [0, 0, 64, 64, 64, 160], [0, 0, 104, 64, 64, 200.0]])
+
+
+def detections(*rows: tuple[float, ...], score: float = 0.8, embedding: float = 0.0) -> Detections:
+    boxes = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
+    n = len(boxes)
+    return Detections(
+        boxes,
+        scores=torch.full((n,), score),
+        p_lung=torch.full((n,), 0.3),
+        embeddings=torch.full((n, 2), embedding),
+        mask_boxes=scale_boxes(boxes, 1.2),
+        masks=torch.ones(n, 8, 8, 8),
+    )
+
+
+NONE = detections()
+
+
+def merge(*parts: Detections, config: InferenceConfig = CONFIG) -> Detections:
+    return merge_detections(parts, BOUNDS[: len(parts)], SHAPE, config)
+
+
+def test_no_tile_and_no_detection_give_nothing() -> None:
+    assert len(merge()) == 0
+    merged = merge(NONE, NONE, NONE)
+    assert merged.masks.shape == (0, 8, 8, 8)
+    assert merged.embeddings.shape == (0, 2)
+
+
+@pytest.mark.parametrize("method", ["wbc", "nms"])
+def test_a_lesion_seen_by_two_tiles_is_reported_once(method: str) -> None:
+    config = CONFIG.model_copy(update={"merge": method})
+    merged = merge(
+        detections((20, 20, 70, 30, 30, 80)), detections((21, 20, 70, 31, 30, 80)), NONE,
+        config=config,
+    )  # fmt: skip
+    assert len(merged) == 1
+    assert merged.scores[0] == pytest.approx(0.8)
+
+
+def test_embedding_and_mask_come_from_the_most_central_view() -> None:
+    box = (20, 20, 70, 30, 30, 80)  # the second tile starts at 64, the first ends at 96
+    merged = merge(detections(box, embedding=1.0), detections(box, embedding=2.0), NONE)
+    assert merged.embeddings[0, 0] == 1.0
+
+
+def test_a_view_that_misses_the_lesion_lowers_its_score() -> None:
+    seen_by_two = merge(detections((20, 20, 75, 30, 30, 85)), NONE, NONE)
+    seen_by_one = merge(detections((20, 20, 10, 30, 30, 20)), NONE, NONE)
+    assert seen_by_one.scores[0] == pytest.approx(0.8)
+    assert seen_by_two.scores[0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("piece_score", [0.3, 0.99])
+def test_a_piece_cut_by_a_border_goes_where_another_tile_has_the_lesion_whole(
+    piece_score: float,
+) -> None:
+    whole = detections((20, 20, 74, 50, 50, 110), score=0.7)
+    piece = detections((20, 20, 74, 50, 50, 96), score=piece_score)
+    merged = merge(piece, whole, NONE)
+    assert merged.boxes.tolist() == [[20, 20, 74, 50, 50, 110]]
+
+
+def test_a_small_piece_goes_too() -> None:
+    whole = detections((20, 20, 88, 50, 50, 118), score=0.5)
+    piece = detections((24, 24, 88, 46, 46, 96), score=0.9)
+    merged = merge(piece, whole, NONE)
+    assert merged.boxes.tolist() == [[20, 20, 88, 50, 50, 118]]
+
+
+def test_pieces_of_a_lesion_that_no_tile_has_whole_are_joined() -> None:
+    left = detections((10, 10, 40, 50, 50, 96), score=0.6, embedding=1.0)
+    right = detections((10, 10, 64, 50, 50, 130), score=0.7, embedding=2.0)
+    merged = merge(left, right, NONE)
+    assert merged.boxes.tolist() == [[10, 10, 40, 50, 50, 130]]
+    assert merged.scores[0] == pytest.approx(0.7)
+    assert merged.embeddings[0, 0] == 2.0, "of the piece that shows most"
+    assert merged.masks.shape == (1, 8, 8, 8)
+    assert merged.masks.min() == 1.0
+
+
+def test_two_lesions_cut_by_the_same_border_stay_two() -> None:
+    merged = merge(
+        detections((5, 5, 85, 15, 15, 96), (40, 40, 85, 50, 50, 96)),
+        NONE,
+        NONE,
+    )
+    assert len(merged) == 2
+
+
+def test_the_border_of_the_scan_cuts_nothing() -> None:
+    merged = merge(detections((0, 0, 0, 10, 10, 10)), NONE, NONE)
+    assert merged.scores[0] == pytest.approx(0.8)
+
+
+def test_a_box_inside_a_better_one_goes_but_a_better_one_inside_stays() -> None:
+    large, small = (10, 10, 10, 40, 40, 40), (20, 20, 20, 28, 28, 28)
+    both = Detections.concatenate([detections(large, score=0.9), detections(small, score=0.5)])
+    assert merge(both, NONE, NONE).boxes.tolist() == [list(large)]
+    both = Detections.concatenate([detections(large, score=0.5), detections(small, score=0.9)])
+    assert len(merge(both, NONE, NONE)) == 2
+
+
+def test_boxes_in_the_padding_are_dropped_and_others_cut_to_the_scan() -> None:
+    merged = merge(detections((60, 10, 10, 70, 20, 20), (70, 10, 10, 80, 20, 20)), NONE, NONE)
+    assert merged.boxes.tolist() == [[60, 10, 10, 64, 20, 20]]
+
+
+def test_candidates_are_limited_in_score_and_number() -> None:
+    rows = [(4, 4, 8.0 * i, 10, 10, 8.0 * i + 6) for i in range(6)]
+    many = detections(*rows)
+    many = dataclasses.replace(many, scores=torch.tensor([0.9, 0.01, 0.5, 0.7, 0.04, 0.3]))
+    merged = merge(many, NONE, NONE, config=InferenceConfig(max_candidates=3))
+    assert merged.scores.tolist() == pytest.approx([0.9, 0.7, 0.5])
+    assert len(merge(many, NONE, NONE)) == 4

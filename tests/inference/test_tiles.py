@@ -1,0 +1,131 @@
+"""Tiles cover all bone with lesions whole, and lytic lesions are not lost."""
+
+import numpy as np
+import pytest
+
+from osteomet.config import InferenceConfig
+from osteomet.errors import ConfigError
+from osteomet.inference.tiles import BoneRegion, TilePlan, core_bounds, find_bone, plan_tiles
+from osteomet.volume import Volume
+
+
+def tiling(side: int = 64, overlap: int = 24) -> InferenceConfig:
+    return InferenceConfig(tile_size=(side, side, side), overlap_vox=overlap)
+
+
+def cells_in_cores(plan: TilePlan, region: BoneRegion, overlap: int) -> np.ndarray:
+    covered = np.zeros(plan.shape_zyx, dtype=bool)
+    for start in plan.starts:
+        cores = zip(start, plan.size, plan.shape_zyx, strict=True)
+        covered[tuple(slice(*core_bounds(s, n, length, overlap)) for s, n, length in cores)] = True
+    voxels = np.kron(region.cells, np.ones((region.factor,) * 3, dtype=bool))
+    z, y, x = plan.shape_zyx
+    return covered[voxels[:z, :y, :x]]
+
+
+def random_region(seed: int) -> BoneRegion:
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(20, 260, size=3).tolist())
+    cells = np.zeros([-(-n // 4) for n in shape], dtype=bool)
+    for _ in range(rng.integers(1, 5)):
+        corner = [rng.integers(0, n) for n in cells.shape]
+        cells[tuple(slice(c, c + rng.integers(1, 25)) for c in corner)] = True
+    return BoneRegion(cells, 4, shape)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_bone_cell_lies_in_a_core_and_every_tile_in_the_scan(seed: int) -> None:
+    region = random_region(seed)
+    plan = plan_tiles(region, tiling())
+    assert cells_in_cores(plan, region, overlap=24).all()
+    assert len(set(plan.starts)) == len(plan)
+    for start in plan.starts:
+        for first, size, length in zip(start, plan.size, plan.shape_zyx, strict=True):
+            assert first >= 0
+            assert first == 0 or first + size <= length
+
+
+def test_no_bone_needs_no_tile() -> None:
+    region = BoneRegion(np.zeros((10, 10, 10), dtype=bool), 4, (40, 40, 40))
+    plan = plan_tiles(region, tiling())
+    assert len(plan) == 0
+    assert plan.bounds.shape == (0, 6)
+
+
+def test_a_thin_column_takes_one_row_of_tiles() -> None:
+    cells = np.zeros((60, 60, 60), dtype=bool)
+    cells[:, 30:32, 30:32] = True
+    plan = plan_tiles(BoneRegion(cells, 4, (240, 240, 240)), tiling())
+    # Cores of 64 - 24 = 40 voxels, the outer two longer by 12: 52 + 4 * 40 + 52 >= 240.
+    assert len(plan) == 6
+    _, y, x = plan.starts[0]
+    assert abs(y + 32 - 124) <= 1, "the column lies in the middle of its tiles"
+    assert y == x
+
+
+def test_a_scan_smaller_than_a_tile_is_padded_with_air_to_a_multiple_of_32() -> None:
+    cells = np.ones((2, 13, 25), dtype=bool)
+    plan = plan_tiles(BoneRegion(cells, 4, (7, 50, 100)), tiling())
+    assert plan.size == (32, 64, 64)
+    crop = plan.crop(np.ones((7, 50, 100), np.int16), plan.starts[0], padding_hu=-1024)
+    assert crop.shape == (32, 64, 64)
+    assert (crop[:7, :50] == 1).all()
+    assert (crop[7:] == -1024).all()
+    assert plan.bounds[0].tolist() == [0, 0, 0, 7, 50, 64]
+
+
+@pytest.mark.parametrize("config", [tiling(side=60), tiling(side=64, overlap=40)])
+def test_a_tile_without_a_core_or_of_odd_size_is_refused(config: InferenceConfig) -> None:
+    region = BoneRegion(np.ones((2, 2, 2), dtype=bool), 4, (8, 8, 8))
+    with pytest.raises(ConfigError, match="multiples of 32 and at least twice the overlap"):
+        plan_tiles(region, config)
+
+
+def patient(spacing_mm: float = 2.0) -> tuple[Volume, np.ndarray]:
+    """Return a trunk with a spine whose marrow is lytic, a table, and the lesion's mask."""
+    z, y, x = np.indices((60, 90, 90))
+    hu = np.full(z.shape, -1000, np.int16)
+    hu[((y - 40) / 28) ** 2 + ((x - 45) / 38) ** 2 < 1] = 40
+    spine = np.hypot(y - 48, x - 45)
+    hu[spine < 12] = 130
+    hu[(spine >= 11) & (spine < 12)] = 600
+    hu[(y >= 84) & (y <= 85)] = 900  # a table of 4 mm
+    lesion = (spine < 9) & (np.abs(z - 30) < 8)
+    hu[lesion] = 20
+    noise = np.random.default_rng(0).normal(0, 40, hu.shape)
+    return Volume.from_spacing((hu + noise).astype(np.float32), (spacing_mm,) * 3), lesion
+
+
+def test_a_lytic_lesion_is_covered_and_the_table_is_not() -> None:
+    volume, lesion = patient()
+    region = find_bone(volume, dilation_mm=20.0)
+    assert region.covered_share(lesion.astype(np.int32)) == 1.0
+    assert not region.cells[:, 84 // region.factor].any()
+    assert region.cells.mean() < 0.4
+
+
+def test_noise_air_and_small_calcifications_are_no_bone() -> None:
+    hu = np.random.default_rng(0).normal(40, 50, (60, 60, 60)).astype(np.float32)
+    hu[30:33, 30:33, 30:33] = 1000
+    region = find_bone(Volume.from_spacing(hu, (1.0, 1.0, 1.0)), dilation_mm=20.0)
+    assert not region.cells.any()
+    air = np.full((5, 40, 40), -1024, np.int16)
+    assert not find_bone(Volume.from_spacing(air, (4.0, 4.0, 4.0)), 20.0).cells.any()
+
+
+def test_margin_is_in_mm_at_any_spacing() -> None:
+    for spacing in (1.0, 2.0, 3.0):
+        side = round(120 / spacing)
+        hu = np.full((side,) * 3, 40, np.int16)
+        middle = slice(round(54 / spacing), round(66 / spacing))
+        hu[middle, middle, middle] = 800
+        region = find_bone(Volume.from_spacing(hu, (spacing,) * 3), dilation_mm=20.0)
+        cell_mm = region.factor * spacing
+        width = region.cells.any(axis=(1, 2)).sum() * cell_mm
+        assert width == pytest.approx(12 + 40, abs=2 * cell_mm)
+
+
+def test_covered_share_without_a_lesion_is_whole() -> None:
+    region = BoneRegion(np.zeros((2, 2, 2), dtype=bool), 4, (8, 8, 8))
+    assert region.covered_share(np.zeros((8, 8, 8), np.int32)) == 1.0
+    assert region.covered_share(np.ones((8, 8, 8), np.int32)) == 0.0
