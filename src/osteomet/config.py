@@ -78,8 +78,10 @@ class RPNConfig(Section):
     """Region proposal network."""
 
     matcher: Literal["atss", "iou"] = "atss"
-    atss_candidates: Count = 4
+    atss_candidates: Count = 9
     """Nearest anchors per level and lesion that ATSS considers, times anchors per cell."""
+    atss_ignored_share: Fraction = 0.5
+    """Anchors that are not positive but reach this share of a lesion's best IoU are ignored."""
     positive_iou: Fraction = 0.5
     negative_iou: Fraction = 0.3
     force_best: bool = True

@@ -49,6 +49,7 @@ def match_by_atss(
     levels: Int[Tensor, " n"],
     gt_boxes: Float[Tensor, "g 6"],
     candidates_per_level: int,
+    ignored_share: float = 1.0,
 ) -> Matches:
     """Match anchors by Adaptive Training Sample Selection: each lesion sets its own threshold.
 
@@ -56,6 +57,10 @@ def match_by_atss(
     those are positive whose IoU reaches mean plus standard deviation over the candidates and
     whose centre lies inside the lesion's box. Small lesions thereby keep positives where a
     fixed threshold leaves none. An anchor claimed twice goes to the larger IoU.
+
+    In 3D eight cells surround a lesion about equally, and which of them pass the threshold is
+    chance. Those that do not pass but reach ``ignored_share`` of the lesion's best IoU are
+    ignored, or hard negative mining would choose just them; 1 ignores none.
     """
     if len(gt_boxes) == 0 or len(anchors) == 0:
         return anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.long)
@@ -77,7 +82,9 @@ def match_by_atss(
     claims = iou.new_full(iou.shape, -1.0)
     claims.scatter_(0, chosen, torch.where(positive, candidate_iou, -1.0))
     claimed, lesion = claims.max(dim=1)
-    matches = torch.where(claimed >= 0, lesion, torch.full_like(lesion, NEGATIVE))
+    near = (iou >= ignored_share * iou.amax(dim=0).clamp(min=1e-6)).any(dim=1)
+    rest = torch.where(near, IGNORED, torch.full_like(lesion, NEGATIVE))
+    matches = torch.where(claimed >= 0, lesion, rest)
     _force_best(matches, iou)
     return matches
 

@@ -133,7 +133,9 @@ class RegionProposalNetwork(nn.Module):
         self, anchors: Float[Tensor, "n 6"], levels: Int[Tensor, " n"], target: Targets
     ) -> Matches:
         if self.config.matcher == "atss":
-            matches = match_by_atss(anchors, levels, target.boxes, self._candidates)
+            matches = match_by_atss(
+                anchors, levels, target.boxes, self._candidates, self.config.atss_ignored_share
+            )
         else:
             matches = match_by_iou(
                 anchors,
