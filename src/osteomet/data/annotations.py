@@ -42,8 +42,8 @@ class Annotations:
     """
 
     masks: tuple[InstanceMask, ...]
-    boxes: Boxes
-    ignore: Boxes
+    boxes: Float[np.ndarray, "n 6"]
+    ignore: Float[np.ndarray, "m 6"]
     warnings: tuple[str, ...]
 
 

@@ -239,24 +239,27 @@ def _torch_grid(
 
 @compile_kernel
 def _linear_kernel(block, rows, origin, out):  # type: ignore[no-untyped-def]  # numba
+    # float32 throughout: one float64 would halve the lanes of the whole loop.
+    f32, zero = np.float32, np.float32(0)
     nz, ny, nx = block.shape
+    last_z, last_y, last_x = f32(nz - 1), f32(ny - 1), f32(nx - 1)
     for i in range(out.shape[0]):
         for j in range(out.shape[1]):
-            z0 = rows[0, 0] * i + rows[0, 1] * j + origin[0]
-            y0 = rows[1, 0] * i + rows[1, 1] * j + origin[1]
-            x0 = rows[2, 0] * i + rows[2, 1] * j + origin[2]
+            z0 = rows[0, 0] * f32(i) + rows[0, 1] * f32(j) + origin[0]
+            y0 = rows[1, 0] * f32(i) + rows[1, 1] * f32(j) + origin[1]
+            x0 = rows[2, 0] * f32(i) + rows[2, 1] * f32(j) + origin[2]
             for k in range(out.shape[2]):
-                z = min(max(z0 + rows[0, 2] * k, np.float32(0)), np.float32(nz - 1))
-                y = min(max(y0 + rows[1, 2] * k, np.float32(0)), np.float32(ny - 1))
-                x = min(max(x0 + rows[2, 2] * k, np.float32(0)), np.float32(nx - 1))
+                z = min(max(z0 + rows[0, 2] * f32(k), zero), last_z)
+                y = min(max(y0 + rows[1, 2] * f32(k), zero), last_y)
+                x = min(max(x0 + rows[2, 2] * f32(k), zero), last_x)
                 a, b, c = min(int(z), nz - 2), min(int(y), ny - 2), min(int(x), nx - 2)
-                fz, fy, fx = z - np.float32(a), y - np.float32(b), x - np.float32(c)
-                p00 = block[a, b, c] + fx * (block[a, b, c + 1] - block[a, b, c])
-                p01 = block[a, b + 1, c] + fx * (block[a, b + 1, c + 1] - block[a, b + 1, c])
-                p10 = block[a + 1, b, c] + fx * (block[a + 1, b, c + 1] - block[a + 1, b, c])
-                p11 = block[a + 1, b + 1, c] + fx * (
-                    block[a + 1, b + 1, c + 1] - block[a + 1, b + 1, c]
-                )
+                fz, fy, fx = z - f32(a), y - f32(b), x - f32(c)
+                p000, p001 = f32(block[a, b, c]), f32(block[a, b, c + 1])
+                p010, p011 = f32(block[a, b + 1, c]), f32(block[a, b + 1, c + 1])
+                p100, p101 = f32(block[a + 1, b, c]), f32(block[a + 1, b, c + 1])
+                p110, p111 = f32(block[a + 1, b + 1, c]), f32(block[a + 1, b + 1, c + 1])
+                p00, p01 = p000 + fx * (p001 - p000), p010 + fx * (p011 - p010)
+                p10, p11 = p100 + fx * (p101 - p100), p110 + fx * (p111 - p110)
                 p0, p1 = p00 + fy * (p01 - p00), p10 + fy * (p11 - p10)
                 out[i, j, k] = p0 + fz * (p1 - p0)
 
