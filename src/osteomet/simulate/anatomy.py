@@ -46,8 +46,8 @@ def draw_thorax(canvas: Canvas, rng: np.random.Generator, contrast: float) -> No
     fat = float(rng.uniform(6, 24))
     depth = float(rng.uniform(58, 74))
     wall = (900.0, 92.0 + fat, 150.0 + fat)
-    canvas.ellipsoid((0, depth - 92, 0), wall, power=2.4, mode=PAINT, value=-105.0)
-    canvas.ellipsoid((0, depth - fat - 92, 0), (900, 92, 148), power=2.4, mode=PAINT, value=52.0)
+    canvas.ellipsoid((0, depth - 92, 0), wall, boxy=True, mode=PAINT, value=-105.0)
+    canvas.ellipsoid((0, depth - fat - 92, 0), (900, 92, 148), boxy=True, mode=PAINT, value=52.0)
     for side in SIDES:
         canvas.ellipsoid(
             (rng.uniform(-20, 20), -28, side * 74), (260, 64, 63), mode=PAINT, value=-860.0
@@ -67,7 +67,7 @@ def draw_thorax(canvas: Canvas, rng: np.random.Generator, contrast: float) -> No
         canvas.tube([(0, -58, -3), (120, -50, -2)], 9.0, mode=PAINT, value=-980.0)
     level = rng.uniform(0, 1)
     size = (10.2 + 1.8 * level, 14.5 + 2.0 * level, 15.0 + 3.0 * level)
-    spine = _Spine(rng, size, disc=4.5, bend=0.0022, lumbar=False)
+    spine = _Spine(rng, size, disc=4.5, bend=-0.0018, lumbar=False)
     for middle, frame in spine.levels():
         spine.draw(canvas, rng, middle, frame)
         for side in SIDES:
@@ -79,24 +79,27 @@ def draw_abdomen(canvas: Canvas, rng: np.random.Generator, contrast: float) -> N
     fat = float(rng.uniform(10, 35))
     depth = float(rng.uniform(78, 92))
     canvas.ellipsoid(
-        (0, depth - 125, 0), (900, 125 + fat / 2, 165 + fat), power=2.4, mode=PAINT, value=-104.0
+        (0, depth - 125, 0), (900, 125 + fat / 2, 165 + fat), boxy=True, mode=PAINT, value=-104.0
     )
-    canvas.ellipsoid((0, depth - fat - 118, 0), (900, 118, 150), power=2.4, mode=PAINT, value=50.0)
-    canvas.ellipsoid((0, -60, 0), (900, 78, 128), power=2.3, mode=PAINT, value=-98.0)
-    _muscles_of_the_back(canvas, rng, 54.0)
+    canvas.ellipsoid((0, depth - fat - 118, 0), (900, 118, 150), boxy=True, mode=PAINT, value=50.0)
+    # Fat of the abdomen, with its organs, begins at the front of the spine.
+    canvas.ellipsoid((0, -84, 0), (900, 66, 132), boxy=True, mode=PAINT, value=-100.0)
     for side in SIDES:
-        psoas = rng.uniform(13, 19)
+        flank = rng.uniform(52, 62)
         canvas.tube(
-            [(130, 6, side * 34), (0, -2, side * 40), (-130, -16, side * 50)],
-            [(psoas * 0.8, psoas * 0.7), (psoas, psoas * 0.9), (psoas * 1.2, psoas)],
+            [(140, -6, side * (flank + 16)), (0, 0, side * (flank + 18)),
+             (-140, -10, side * (flank + 30))],
+            [(16, 24), (20, 26), (22, 26)], (0, 1, 0), mode=PAINT, value=-98.0,
+        )  # fmt: skip
+        psoas = rng.uniform(14, 20)
+        canvas.tube(
+            [(130, 6, side * 32), (0, -2, side * 38), (-130, -16, side * 48)],
+            [(psoas * 0.8, psoas * 0.75), (psoas * 1.05, psoas), (psoas * 1.25, psoas * 1.1)],
             (0, 1, 0), mode=PAINT, value=float(rng.uniform(48, 64)),
         )  # fmt: skip
-        canvas.ellipsoid(
-            (0, 24, side * 66), (300, 8, 20), mode=PAINT, value=float(rng.uniform(40, 60))
-        )
         if rng.random() < 0.6:
             canvas.ellipsoid(
-                (rng.uniform(-30, 70), -4, side * rng.uniform(68, 78)), (52, 26, 26),
+                (rng.uniform(-30, 70), -8, side * rng.uniform(70, 80)), (52, 26, 24),
                 mode=PAINT, value=34 + 0.7 * contrast,
             )  # fmt: skip
     canvas.tube([(-130, -34, 8), (130, -36, 6)], 9.5, mode=PAINT, value=42 + contrast)
@@ -107,7 +110,7 @@ def draw_abdomen(canvas: Canvas, rng: np.random.Generator, contrast: float) -> N
     _bowel(canvas, rng, 14, (-70, -120, -90), (70, -55, 90))
     level = rng.uniform(0, 1)
     size = (13.0 + 1.5 * level, 16.0 + 2.0 * level, 21.5 + 4.0 * level)
-    spine = _Spine(rng, size, disc=9.0, bend=-0.0022, lumbar=True)
+    spine = _Spine(rng, size, disc=9.0, bend=0.0022, lumbar=True)
     for middle, frame in spine.levels():
         spine.draw(canvas, rng, middle, frame)
 
@@ -116,19 +119,28 @@ def draw_pelvis(canvas: Canvas, rng: np.random.Generator, contrast: float) -> No
     """Draw the pelvis with sacrum and proximal femurs; arguments as for ``draw_thorax``."""
     fat = float(rng.uniform(12, 45))
     canvas.ellipsoid(
-        (0, -30, 0), (900, 108 + fat / 2, 178 + fat), power=2.5, mode=PAINT, value=-104.0
+        (0, -30, 0), (900, 108 + fat / 2, 178 + fat), boxy=True, mode=PAINT, value=-104.0
     )
+    canvas.ellipsoid((0, -34, 0), (900, 104, 170), boxy=True, mode=PAINT, value=52.0)
+    # Fat of the pelvic cavity and of the abdomen in front of the iliac muscles, then the
+    # fat between the buttocks and beside the rectum.
+    canvas.ellipsoid((0, -42, 0), (120, 54, 56), mode=PAINT, value=-98.0)
+    canvas.ellipsoid((80, -85, 0), (110, 60, 105), mode=PAINT, value=-100.0)
+    canvas.tube([(-160, 72, 0), (60, 92, 0)], [(26, 26), (16, 16)], mode=PAINT, value=-103.0)
+    canvas.tube([(-130, 36, 24), (-80, 30, 26)], [13, 8], mode=PAINT, value=-100.0)
+    canvas.tube([(-130, 36, -24), (-80, 30, -26)], [13, 8], mode=PAINT, value=-100.0)
     for side in SIDES:
-        muscle = float(rng.uniform(44, 60))
+        muscle = float(rng.uniform(46, 60))
         canvas.ellipsoid(
-            (0, 44, side * 85), (110, 30, 62), _turned(side * 0.5), mode=PAINT, value=muscle
-        )
-        canvas.ellipsoid(
-            (20, -8, side * 128), (110, 44, 22), _turned(side * 0.3), mode=PAINT, value=muscle
+            (-30, 52, side * 80), (110, 34, 60), _turned(side * 0.5), mode=PAINT, value=muscle
         )
         canvas.tube(
             [(90, -40, side * 48), (0, -58, side * 68), (-100, -78, side * 90)],
             [(18, 15), (19, 16), (14, 14)], (0, 1, 0), mode=PAINT, value=muscle + 3,
+        )  # fmt: skip
+        canvas.tube(
+            [(-20, -80, side * 60), (-140, -95, side * 84)], [(9, 12), (15, 18)], (0, 1, 0),
+            mode=PAINT, value=-100.0,
         )  # fmt: skip
         canvas.tube(
             [(60, -48, side * 28), (0, -56, side * 46), (-100, -92, side * 78)],
@@ -138,11 +150,6 @@ def draw_pelvis(canvas: Canvas, rng: np.random.Generator, contrast: float) -> No
             [(60, -42, side * 30), (0, -46, side * 44), (-100, -84, side * 72)],
             6.5, mode=PAINT, value=42 + 0.6 * contrast,
         )  # fmt: skip
-        canvas.tube(
-            [(-60, 2, side * 62), (-20, 14, side * 55)], [(9, 20), (9, 20)], (0, 0, 1),
-            mode=PAINT, value=muscle,
-        )  # fmt: skip
-        canvas.ellipsoid((-110, -60, side * 105), (70, 34, 30), mode=PAINT, value=muscle)
     _bowel(canvas, rng, 12, (-40, -110, -70), (80, -35, 70))
     canvas.ellipsoid((-85, -62, 0), (34, 36, 42), mode=PAINT, value=8.0)
     canvas.tube([(60, 0, 0), (0, 12, 4), (-80, 12, 0)], 12, mode=PAINT, value=35.0)
@@ -276,22 +283,22 @@ def _rib(
     z, y, x = middle
     head = np.array([z + height * 0.95, y + depth * 0.55, x + side * (width + 4.2)])
     neck = np.array([z + height * 0.9, y + depth + 8.5, x + side * (width + 15)])
-    slope = rng.uniform(0.32, 0.5)
-    angles = np.linspace(0.95, -1.2, 14)
+    slope = rng.uniform(0.3, 0.5)
+    angles = np.linspace(2.05, -1.0, 16)
     around = np.stack(
         [
-            z + height * 0.8 - slope * 62 * (0.95 - angles),
-            -28 + 68.5 * np.sin(angles),
-            side * (74 + 67.5 * np.cos(angles)),
+            z + height * 0.85 - slope * 62 * np.maximum(1.9 - angles, 0),
+            -28 + 69.0 * np.sin(angles),
+            side * (74 + 68.0 * np.cos(angles)),
         ],
         axis=1,
     )
     points = np.vstack([head, neck, around])
-    outward = np.stack([0.12 * np.ones(14), np.sin(angles), side * np.cos(angles)], axis=1)
+    outward = np.stack([0.12 * np.ones(16), np.sin(angles), side * np.cos(angles)], axis=1)
     outward /= np.linalg.norm(outward, axis=1, keepdims=True)
     flat = np.vstack([outward[0], outward[0], outward])
-    thick = np.array([3.4, 3.6, *np.full(14, 3.3)]) * rng.uniform(0.9, 1.12)
-    tall = np.array([5.0, 5.2, *np.linspace(6.4, 5.6, 14)]) * rng.uniform(0.9, 1.12)
+    thick = np.array([3.4, 3.6, *np.full(16, 3.3)]) * rng.uniform(0.9, 1.12)
+    tall = np.array([5.0, 5.2, *np.linspace(6.4, 5.6, 16)]) * rng.uniform(0.9, 1.12)
     canvas.tube(points, np.stack([thick, tall], axis=1), flat, value=Part.RIB)
 
 
@@ -344,32 +351,33 @@ def _hip(canvas: Canvas, rng: np.random.Generator, side: float) -> None:
         return np.array([z, y, side * x]) * scale
 
     socket = at(-72, -34, 88)
-    # The wing is a fan of flat bars from the socket and the joint to the crest.
-    normal = np.array([0.1, 0.62, side * -0.78])
+    # The wing is a plate from the socket and the joint to the crest, thin in the middle.
     fan = [
-        ((78, -44, 122), 4.6), ((88, -18, 120), 4.2), ((90, 6, 106), 4.0),
-        ((82, 26, 86), 5.0), ((66, 40, 66), 7.0),
+        ((74, -46, 122), 4.0), ((88, -18, 121), 3.2), ((91, 6, 107), 3.0),
+        ((82, 26, 88), 4.2), ((64, 40, 68), 6.5),
     ]  # fmt: skip
-    roots = [(-30, -38, 92), (-22, -28, 88), (-18, -12, 80), (-8, 4, 68), (0, 16, 60)]
+    roots = [(-40, -44, 92), (-32, -30, 90), (-26, -12, 82), (-12, 6, 70), (0, 16, 60)]
+    plate, widths = [], []
     for root, (crest, width) in zip(roots, fan, strict=True):
-        bend = (np.array(root) + crest) / 2 + (0, 2, -3)
-        canvas.tube(
-            [at(*root), at(*bend), at(*crest)],
-            thick * np.array([(8.5, 15.0), (width, 17.0), (width * 1.35, 13.0)]),
-            normal, value=Part.ILIUM,
-        )  # fmt: skip
+        bends = [np.array(root) * (1 - t) + np.array(crest) * t for t in (0.35, 0.7)]
+        hollow = np.array((0, 3.0, -4.0))
+        plate.append([at(*root), at(*(bends[0] + hollow)), at(*(bends[1] + hollow)), at(*crest)])
+        widths.append([9.0, width * 1.25, width, width * 1.3])
+    canvas.sheet(np.array(plate), thick * np.array(widths), value=Part.ILIUM)
+    normal = np.array([0.1, 0.62, side * -0.78])
     crests = [at(*crest) for crest, _ in fan]
-    canvas.tube(crests, [(6.4, 9)] * 5, normal, value=Part.ILIUM)
+    canvas.tube(crests, [(5.8, 8.0)] * 5, normal, value=Part.ILIUM)
     canvas.tube([at(66, 40, 66), at(20, 44, 52), at(-14, 28, 60)], [(8, 10), (9, 13), (7, 9)],
                 np.array([0, 0.5, side * -0.85]), value=Part.ILIUM)  # fmt: skip
-    canvas.ellipsoid(socket + np.array([2, 2, -side * 4]), (33, 32, 30), value=Part.ILIUM)
+    canvas.ellipsoid(socket + np.array([7, 3, -side * 4]), (34, 31, 28), value=Part.ILIUM)
     canvas.tube([at(-78, -48, 74), at(-88, -74, 38), at(-92, -78, 8)], [(10, 9), (7, 9), (8, 14)],
                 (0, 1, 0), value=Part.ILIUM)  # fmt: skip
     canvas.tube([at(-88, -10, 76), at(-122, -2, 68), at(-135, -20, 58), at(-112, -66, 18)],
                 [12, 11, 9, 6], value=Part.ILIUM)  # fmt: skip
     radius = rng.uniform(22, 25)
     canvas.ellipsoid(socket, np.full(3, radius + 2.4), mode=SUBTRACT)
-    canvas.tube([socket, socket + np.array([-10, -2, side * 40])], [radius + 2, radius + 12],
+    canvas.tube([socket + np.array([-6, -3, side * 8]), socket + np.array([-28, -10, side * 48])],
+                [radius + 3, radius + 22],
                 mode=SUBTRACT)  # fmt: skip
     canvas.tube([socket, socket + np.array([-6, 0, side * 14])], radius + 1, mode=PAINT, value=70.0)
     canvas.ellipsoid(socket, np.full(3, radius), value=Part.FEMUR)
@@ -401,13 +409,13 @@ def _muscles_of_the_back(canvas: Canvas, rng: np.random.Generator, back: float) 
 
 
 def _lung_vessels(canvas: Canvas, rng: np.random.Generator, contrast: float) -> None:
-    for _ in range(26):
+    for _ in range(70):
         side = rng.choice(SIDES)
-        start = np.array([rng.uniform(-80, 80), rng.uniform(-70, 10), side * rng.uniform(30, 55)])
-        away = np.array([rng.normal(0, 14), rng.normal(0, 14), side * rng.uniform(12, 34)])
-        radius = rng.uniform(0.8, 2.4)
+        start = np.array([rng.uniform(-85, 85), rng.uniform(-72, 14), side * rng.uniform(32, 105)])
+        away = np.array([rng.normal(0, 13), rng.normal(0, 9), side * rng.uniform(4, 26)])
+        radius = rng.uniform(0.6, 2.3) * (1.2 - abs(start[2]) / 150)
         canvas.tube(
-            [start, start + away / 2 + rng.normal(0, 3, 3), start + away],
+            [start, start + away / 2 + rng.normal(0, 2, 3), start + away],
             [radius, radius * 0.8, radius * 0.5], mode=PAINT, value=35 + 0.6 * contrast,
         )  # fmt: skip
 

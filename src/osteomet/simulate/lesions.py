@@ -204,7 +204,10 @@ def _destroy(
     tissue = rng.uniform(20, 80) + 6 * textured(rng, fade.shape, tuple(2.0 / phantom.spacing))
     aggressive = appearance.expansile or appearance.cortical
     left_over = 0.0 if aggressive else 0.5 * rng.beta(1.1, 2.5)
-    spared = 0.0 if aggressive else rng.choice([0.0, 0.5, 0.9])
+    # Cortex is spared in places; a large lesion spares little.
+    spared = 0.0 if aggressive else rng.choice([0.2, 0.6, 1.0]) * min(1.0, 16.0 / blob.diameter_mm)
+    holes = smooth(rng, fade.shape, tuple(5.0 / phantom.spacing))
+    spared = spared * np.clip(0.75 + 0.6 * holes, 0, 1).astype(np.float32)
     share = fade * (1 - left_over) * (1 - spared * phantom.cortex[window])
     hu = phantom.hu[window]
     hu += share * (tissue - hu)

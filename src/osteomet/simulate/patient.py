@@ -129,11 +129,12 @@ def _grow_metastases(
 ) -> list[tuple[Blob, Appearance]]:
     grown: list[tuple[Blob, Appearance]] = []
     for appearance in appearances:
+        diameter_mm = draw_diameter(rng, config, appearance)
         blob = grow_blob(
             rng,
             phantom,
-            draw_diameter(rng, config, appearance),
-            stiffness=_stiffness(rng, appearance),
+            diameter_mm,
+            stiffness=_stiffness(rng, appearance, diameter_mm),
             depth_mm=(-0.5, 2.0) if appearance.cortical else (1.2, 99.0),
             others=[other for other, _ in grown],
         )
@@ -143,13 +144,14 @@ def _grow_metastases(
     return grown
 
 
-def _stiffness(rng: np.random.Generator, appearance: Appearance) -> float:
+def _stiffness(rng: np.random.Generator, appearance: Appearance, diameter_mm: float) -> float:
+    # The larger a lytic lesion, the likelier it has broken out of the bone.
     if appearance.expansile:
         return float(rng.uniform(0.15, 0.6))
     if appearance.cortical:
         return float(rng.uniform(0.8, 2.0))
-    if appearance.type is LesionType.LYTIC and rng.random() < 0.25:
-        return float(rng.uniform(1.0, 2.5))
+    if appearance.type is not LesionType.SCLEROTIC and rng.random() < diameter_mm / 45:
+        return float(rng.uniform(0.7, 2.5))
     return 12.0
 
 

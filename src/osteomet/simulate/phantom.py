@@ -170,10 +170,16 @@ def _trabeculae(
 
 
 def _soft_texture(rng: np.random.Generator, soft: Field, spacing: Float[np.ndarray, " 3"]) -> Field:
-    # Muscle is streaked with fat; lung is uneven; fat and fluids are nearly flat.
-    streaks = textured(rng, soft.shape, tuple(np.array([3.0, 0.9, 1.6]) / spacing))
-    muscle = (soft > 30) & (soft < 75)
-    fatty = -np.maximum(streaks - rng.uniform(0.9, 1.8), 0) * rng.uniform(15, 70)
-    field = np.where(muscle, 4 * streaks + fatty, np.float32(3.0) * streaks)
+    # Muscle is parted by thin sheets of fat, where a smooth field crosses zero, and streaked
+    # with it; lung is uneven; fat and fluids are nearly flat.
+    streaks = textured(rng, soft.shape, tuple(np.array([2.5, 0.8, 1.4]) / spacing))
+    field = np.float32(3.5) * streaks
+    muscle = (soft > 43) & (soft < 66)
+    parting = smooth(rng, soft.shape, tuple(np.array([40.0, 15.0, 15.0]) / spacing))
+    amount = smooth(rng, soft.shape, tuple(25.0 / spacing))
+    amount = np.clip(0.45 + 0.4 * amount + rng.uniform(-0.3, 0.3), 0, 1)
+    sheet = np.maximum(1 - np.abs(parting) / np.float32(0.17), 0) * amount
+    fatty = np.maximum(streaks - rng.uniform(0.9, 1.8), 0) * rng.uniform(0, 60)
+    field -= muscle * np.minimum(150 * sheet + fatty, 150)
     field[soft < -300] *= 6.0
     return field.astype(np.float32)

@@ -115,17 +115,17 @@ class Canvas:
         radii: Any,
         axes: Any = None,
         *,
-        power: float = 2.0,
+        boxy: bool = False,
         mode: int = UNION,
         value: float | int = 0.0,
     ) -> None:
-        """Draw an ellipsoid, or with ``power`` above 2 one with flatter sides.
+        """Draw an ellipsoid.
 
         Args:
             centre: its middle.
             radii: its three half axes.
             axes: ``(3, 3)`` unit vectors of the half axes, one per row; upright if None.
-            power: exponent of the superellipsoid.
+            boxy: give it flatter sides and tighter corners.
             mode: UNION, SUBTRACT or PAINT.
             value: the part of bone, or the HU to paint.
         """
@@ -138,8 +138,32 @@ class Canvas:
         if (box[1] > box[0]).all():
             _draw_ellipsoid(
                 self.bone, self.part, self.soft, self.warp, self.origin, self.spacing,
-                box, middle, half, frame, power, mode, float(value),
+                box, middle, half, frame, boxy, mode, float(value),
             )  # fmt: skip
+
+    def sheet(self, points: Any, thickness: Any, *, value: float | int = 0.0) -> None:
+        """Draw a curved plate of bone.
+
+        Args:
+            points: ``(rows, columns, 3)`` grid of points in its middle surface.
+            thickness: ``(rows, columns)``, half of the plate's.
+            value: the part of bone.
+        """
+        grid = np.asarray(points, dtype=np.float64)
+        half = np.asarray(thickness, dtype=np.float64)
+        for r in range(grid.shape[0] - 1):
+            for c in range(grid.shape[1] - 1):
+                for corners in (((r, c), (r + 1, c), (r, c + 1)),
+                                ((r + 1, c + 1), (r + 1, c), (r, c + 1))):  # fmt: skip
+                    at = tuple(np.array(corners).T)
+                    ends, widths = grid[at], half[at]
+                    reach = widths.max()
+                    box = self.window(ends.min(axis=0) - reach, ends.max(axis=0) + reach)
+                    if (box[1] > box[0]).all():
+                        _draw_triangle(
+                            self.bone, self.part, self.warp, self.origin, self.spacing,
+                            box, ends, widths, float(value),
+                        )  # fmt: skip
 
     def vertebral_body(
         self,
@@ -231,7 +255,7 @@ _draw_segment = _compiled(_segment_kernel)
 
 
 def _ellipsoid_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  numba takes flat arguments
-    bone, part, soft, warp, origin, spacing, box, centre, half, axes, power, mode, value
+    bone, part, soft, warp, origin, spacing, box, centre, half, axes, boxy, mode, value
 ):
     edge = 1.2 * spacing[1]
     for k in range(box[0, 0], box[1, 0]):
@@ -244,24 +268,80 @@ def _ellipsoid_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917
                 for a in range(3):
                     p = abs(z * axes[a, 0] + y * axes[a, 1] + x * axes[a, 2])
                     share = p / half[a]
-                    if power == 2.0:
+                    if boxy:
+                        # Exponent 2.5, from square roots because powers are slow.
+                        steep = share * np.sqrt(share)
+                        q += share * steep
+                        slope += (1.25 * steep / half[a]) ** 2
+                    else:
                         q += share * share
                         slope += (share / half[a]) ** 2
-                    else:
-                        q += share**power
-                        slope += (share ** (power - 1.0) / half[a]) ** 2
                 d = -min(half[0], half[1], half[2])
                 if q > 1e-3:
-                    if power == 2.0:
-                        root = np.sqrt(q)
-                        d = max(root * (root - 1.0) / np.sqrt(slope), d)
-                    else:
-                        root = q ** (1.0 / power)
-                        d = max((root - 1.0) * root ** (power - 1.0) / np.sqrt(slope), d)
+                    # The square root of q is what grows like a distance.
+                    root = np.sqrt(q)
+                    d = max(root * (root - 1.0) / np.sqrt(slope), d)
                 _apply(bone, part, soft, k, j, i, d, mode, value, edge)
 
 
 _draw_ellipsoid = _compiled(_ellipsoid_kernel)
+
+
+def _nearest_kernel(pz, py, px, ab, ac):  # type: ignore[no-untyped-def]  # numba infers
+    # Weights (v, w) of the corners b and c at the point of a triangle nearest to p - a.
+    # Source: Ericson, Real-Time Collision Detection, section 5.1.5.
+    d1 = pz * ab[0] + py * ab[1] + px * ab[2]
+    d2 = pz * ac[0] + py * ac[1] + px * ac[2]
+    if d1 <= 0.0 and d2 <= 0.0:
+        return 0.0, 0.0
+    bb = ab[0] ** 2 + ab[1] ** 2 + ab[2] ** 2
+    cc = ac[0] ** 2 + ac[1] ** 2 + ac[2] ** 2
+    bc = ab[0] * ac[0] + ab[1] * ac[1] + ab[2] * ac[2]
+    d3, d4, d5, d6 = d1 - bb, d2 - bc, d1 - bc, d2 - cc
+    vc, vb, va = d1 * d4 - d3 * d2, d5 * d2 - d1 * d6, d3 * d6 - d5 * d4
+    v, w = vb, vc
+    if d3 >= 0.0 and d4 <= d3:
+        v, w = 1.0, 0.0
+    elif d6 >= 0.0 and d5 <= d6:
+        v, w = 0.0, 1.0
+    elif vc <= 0.0 and d1 >= 0.0 and d3 <= 0.0:
+        v, w = d1 / bb, 0.0
+    elif vb <= 0.0 and d2 >= 0.0 and d6 <= 0.0:
+        v, w = 0.0, d2 / cc
+    elif va <= 0.0 and d4 - d3 >= 0.0 and d5 - d6 >= 0.0:
+        w = (d4 - d3) / ((d4 - d3) + (d5 - d6))
+        v = 1.0 - w
+    else:
+        total = va + vb + vc
+        v, w = vb / total, vc / total
+    return v, w
+
+
+_nearest = _compiled(_nearest_kernel)
+
+
+def _triangle_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  numba takes flat arguments
+    bone, part, warp, origin, spacing, box, ends, widths, value
+):
+    ab, ac = ends[1] - ends[0], ends[2] - ends[0]
+    for k in range(box[0, 0], box[1, 0]):
+        for j in range(box[0, 1], box[1, 1]):
+            for i in range(box[0, 2], box[1, 2]):
+                z = origin[0] + k * spacing[0] + warp[0, k, j, i] - ends[0, 0]
+                y = origin[1] + j * spacing[1] + warp[1, k, j, i] - ends[0, 1]
+                x = origin[2] + i * spacing[2] + warp[2, k, j, i] - ends[0, 2]
+                v, w = _nearest(z, y, x, ab, ac)
+                z -= v * ab[0] + w * ac[0]
+                y -= v * ab[1] + w * ac[1]
+                x -= v * ab[2] + w * ac[2]
+                d = np.sqrt(z * z + y * y + x * x)
+                d -= widths[0] + v * (widths[1] - widths[0]) + w * (widths[2] - widths[0])
+                if d < bone[k, j, i]:
+                    bone[k, j, i] = d
+                    part[k, j, i] = np.uint8(value)
+
+
+_draw_triangle = _compiled(_triangle_kernel)
 
 
 def _body_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  numba takes flat arguments
