@@ -89,7 +89,9 @@ def draw_matrix(config: AugmentConfig, rng: np.random.Generator) -> tuple[Matrix
     return _rotation(angles) @ np.diag(flips) / zoom, False
 
 
-def sample_image(block: Int16[np.ndarray, "z y x"], placement: Placement) -> Image:
+def sample_image(
+    block: Int16[np.ndarray, "z y x"], placement: Placement
+) -> Float32[np.ndarray, "Z Y X"]:
     """Return the HU of a patch as new float32 memory, from its ``source_box``."""
     if placement.aligned:
         return _flip(block, placement).astype(np.float32, order="C")
@@ -107,7 +109,7 @@ def sample_image(block: Int16[np.ndarray, "z y x"], placement: Placement) -> Ima
 
 def sample_instances(
     block: Int16[np.ndarray, "z y x"], placement: Placement
-) -> Int16[np.ndarray, "z y x"]:
+) -> Int16[np.ndarray, "Z Y X"]:
     """Return the instance map of a patch each voxel from the nearest one."""
     if placement.aligned:
         return np.ascontiguousarray(_flip(block, placement))
