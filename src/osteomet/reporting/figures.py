@@ -103,11 +103,12 @@ class Frame:
         )
 
     @classmethod
-    def whole(cls, shape: tuple[int, int], spacing_mm: Point, longest_px: int) -> "Frame":
-        """Frame a whole slice so that its longer side has about ``longest_px`` pixels."""
-        height_mm, width_mm = shape[0] * spacing_mm[0], shape[1] * spacing_mm[1]
-        mm_per_px = max(height_mm, width_mm) / longest_px
-        height_px, width_px = (max(1, round(mm / mm_per_px)) for mm in (height_mm, width_mm))
+    def whole(cls, shape: tuple[int, int], spacing_mm: Point, mm_per_px: float) -> "Frame":
+        """Frame a whole slice at a given scale, to the nearest pixel."""
+        height_px, width_px = (
+            max(1, round(count * spacing / mm_per_px))
+            for count, spacing in zip(shape, spacing_mm, strict=True)
+        )
         return cls((0.0, 0.0), (float(shape[0]), float(shape[1])), height_px, width_px, mm_per_px)
 
     def to_px(self, point: Point) -> Point:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from osteomet.findings import Findings, Lesion, PrimaryPrediction
@@ -19,6 +19,8 @@ from osteomet.reporting.figures import Frame, Plane
 from osteomet.reporting.files import write_atomically
 from osteomet.volume import Volume
 
+NOTICE = "Research software. Not a medical device. Not for diagnosis."
+"""On every page, whatever the findings say."""
 MAX_PICTURED = 40
 """Lesions with pictures, best score first; it bounds the page to about 3 MB."""
 CROP_PX = 300
@@ -26,7 +28,8 @@ MIN_CROP_MM = 60.0
 """Smallest side of a lesion's picture, so that the bone around it can be recognised."""
 CROP_PER_EXTENT = 2.2
 """Side of a lesion's picture over the longest side of its box."""
-PROJECTION_PX = 560
+PROJECTIONS_PX = (520, 840)
+"""Largest height of the two projections, and width of both together."""
 OBLIQUE_COSINE = float(np.cos(np.radians(5)))
 """The page says so where an axis of the grid is further than this from the patient's."""
 
@@ -116,18 +119,18 @@ def render_report(findings: Findings, volume: Volume, labels: Integer[np.ndarray
     upright = volume.closest_lps()
     upright_labels = volume.with_voxels(labels).closest_lps().voxels
     lesions = findings.lesions
+    boxes = [_moved_box(lesion.box_vox, volume, upright) for lesion in lesions]
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             findings=findings,
+            notice=NOTICE,
             primary_words=primary_in_words(findings.primary),
-            overviews=[
-                _overview(upright, lesions, plane) for plane in (figures.CORONAL, figures.SAGITTAL)
-            ],
+            overviews=_overviews(upright, lesions),
             pictured=[
-                PicturedLesion(lesion, _pictures(upright, upright_labels, lesion))
-                for lesion in lesions[:MAX_PICTURED]
+                PicturedLesion(lesion, _pictures(upright, upright_labels, lesion, boxes[place]))
+                for place, lesion in enumerate(lesions[:MAX_PICTURED])
             ],
             below=_below_threshold(findings, volume),
             oblique=_is_oblique(upright),
@@ -143,13 +146,13 @@ def primary_in_words(primary: PrimaryPrediction) -> str:
             "No lesion was found above the operating threshold, so the program says nothing "
             "about a primary tumour."
         )
-    words = f"The program gives {primary.p_lung:.0%} that the primary tumour is lung cancer"
+    words = f"The program gives {_percent(primary.p_lung)} that the primary tumour is lung cancer"
     if primary.interval is None:
         return f"{words}. How sure it is of this figure is not known: no interval was computed."
     low, high = primary.interval
-    words += f"; the central 90 % of its ensemble lie between {low:.0%} and {high:.0%}."
+    words += f"; the central 90% of its ensemble lie between {_percent(low)} and {_percent(high)}."
     if low <= 0.5 <= high:
-        return f"{words} The interval includes 50 %: the scan does not decide between the two."
+        return f"{words} The interval includes 50%: the scan does not decide between the two."
     favoured = "lung cancer" if primary.p_lung > 0.5 else "another primary than lung cancer"
     return f"{words} This favours {favoured}."
 
@@ -163,8 +166,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = _number
-    environment.filters["percent"] = lambda value: f"{value:.0%}"
+    environment.filters["percent"] = _percent
     return environment
+
+
+def _percent(probability: float) -> str:
+    """Write a probability without ever claiming certainty."""
+    if probability < 0.01:
+        return "<1%"
+    return ">99%" if probability > 0.99 else f"{probability:.0%}"
 
 
 def _number(value: float, digits: int = 1) -> str:
@@ -173,10 +183,12 @@ def _number(value: float, digits: int = 1) -> str:
 
 
 def _pictures(
-    upright: Volume, labels: Integer[np.ndarray, "z y x"], lesion: Lesion
+    upright: Volume,
+    labels: Integer[np.ndarray, "z y x"],
+    lesion: Lesion,
+    box: Float[np.ndarray, " 6"],
 ) -> tuple[Picture, ...]:
     """Draw the three planes through a lesion's centroid at one scale."""
-    box = upright.boxes_from_world(np.array([lesion.box_lps_mm]))[0]
     extents_mm = (box[3:] - box[:3]) * upright.spacing_zyx_mm
     side_mm = max(MIN_CROP_MM, CROP_PER_EXTENT * float(extents_mm.max()))
     centre = upright.world_to_edge(np.array([lesion.centroid_lps_mm]))[0]
@@ -190,11 +202,11 @@ def _picture(
     labels: Integer[np.ndarray, "z y x"],
     lesion: Lesion,
     plane: Plane,
-    box: np.ndarray,
-    centre: np.ndarray,
+    box: Float[np.ndarray, " 6"],
+    centre: Float[np.ndarray, " 3"],
     side_mm: float,
 ) -> Picture:
-    index = int(np.clip(np.floor(centre[plane.normal]), 0, upright.shape[plane.normal] - 1))
+    index = _index_through(labels, lesion.label, plane, box, centre)
     values = figures.take_slice(upright.voxels, plane, index)
     shown = figures.take_slice(labels, plane, index)
     frame = Frame.square(
@@ -203,10 +215,12 @@ def _picture(
     outline = figures.outline(shown == lesion.label, frame)
     corners = [frame.to_px(plane.place(corner, upright.shape)) for corner in (box[:3], box[3:])]
     (x1, x2), (y1, y2) = (sorted(values) for values in zip(*corners, strict=True))
-    position = upright.edge_to_world(centre[None])[0, 2 - plane.normal]
+    point = centre.copy()
+    point[plane.normal] = index + 0.5
+    position_mm = float(upright.edge_to_world(point[None])[0, 2 - plane.normal])
     bar_mm = figures.scale_bar_mm(side_mm)
     return Picture(
-        title=f"{plane.name.capitalize()}, {'zyx'[plane.normal]} = {_number(float(position))} mm",
+        title=f"{plane.name.capitalize()}, {'zyx'[plane.normal]} = {_number(position_mm)} mm",
         alt=(
             f"{plane.name.capitalize()} CT through lesion {lesion.id}, bone window, "
             f"{side_mm:.0f} mm wide, {'outlined' if outline else 'its box drawn'}."
@@ -223,22 +237,67 @@ def _picture(
     )
 
 
-def _overview(upright: Volume, lesions: Sequence[Lesion], plane: Plane) -> Overview:
+def _index_through(
+    labels: Integer[np.ndarray, "z y x"],
+    label: int,
+    plane: Plane,
+    box: Float[np.ndarray, " 6"],
+    centre: Float[np.ndarray, " 3"],
+) -> int:
+    """Return the slice through the centroid, or the nearest that cuts the mask.
+
+    The centroid of a mask in two pieces may lie between them.
+    """
+    limits = np.array(labels.shape)
+    low = np.clip(np.floor(box[:3]).astype(int), 0, limits)
+    high = np.clip(np.ceil(box[3:]).astype(int), 0, limits)
+    region = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    others = tuple(axis for axis in range(3) if axis != plane.normal)
+    cut = np.flatnonzero((labels[region] == label).any(axis=others)) + low[plane.normal]
+    wanted = int(np.clip(np.floor(centre[plane.normal]), 0, limits[plane.normal] - 1))
+    return int(cut[np.abs(cut - wanted).argmin()]) if len(cut) else wanted
+
+
+def _moved_box(
+    box_vox: tuple[float, float, float, float, float, float], volume: Volume, upright: Volume
+) -> Float[np.ndarray, " 6"]:
+    """Return a box of the scan's grid on the same grid with its axes permuted and flipped."""
+    corners = upright.world_to_edge(volume.edge_to_world(np.array(box_vox).reshape(2, 3)))
+    return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+
+
+def _overviews(upright: Volume, lesions: Sequence[Lesion]) -> list[Overview]:
+    """Project the scan to the front and to the side, at one scale."""
+    height_mm, depth_mm, width_mm = (
+        count * spacing
+        for count, spacing in zip(upright.shape, upright.spacing_zyx_mm, strict=True)
+    )
+    highest, widest = PROJECTIONS_PX
+    mm_per_px = max(height_mm / highest, (width_mm + depth_mm) / widest)
+    return [
+        _overview(upright, lesions, plane, mm_per_px)
+        for plane in (figures.CORONAL, figures.SAGITTAL)
+    ]
+
+
+def _overview(
+    upright: Volume, lesions: Sequence[Lesion], plane: Plane, mm_per_px: float
+) -> Overview:
     values = figures.project(upright, plane)
-    frame = Frame.whole(values.shape, plane.spacing(upright), PROJECTION_PX)
-    bar_mm = figures.scale_bar_mm(frame.width_px * frame.mm_per_px)
+    frame = Frame.whole(values.shape, plane.spacing(upright), mm_per_px)
+    bar_mm = figures.scale_bar_mm(frame.width_px * mm_per_px)
     picture = Picture(
         title=f"{plane.name.capitalize()} maximum intensity projection",
         alt=(
-            f"{plane.name.capitalize()} projection of the whole scan with "
-            f"{len(lesions)} numbered lesions."
+            f"{plane.name.capitalize()} projection of the whole scan; "
+            f"lesions marked by name: {len(lesions)}."
         ),
         uri=figures.draw(values, frame, figures.PROJECTION_WINDOW_HU),
         width=frame.width_px,
         height=frame.height_px,
         letters=figures.edge_letters(upright, plane),
         bar_mm=bar_mm,
-        bar_px=bar_mm / frame.mm_per_px,
+        bar_px=bar_mm / mm_per_px,
     )
     return Overview(picture, _markers(upright, lesions, plane, frame))
 
