@@ -61,7 +61,7 @@ def blob(affine: np.ndarray, world_xyz_mm: np.ndarray, sigma_mm: float = 4.0) ->
 @pytest.mark.parametrize("spacing_mm", [1.0, 1.5])
 def test_a_point_in_mm_is_where_the_model_sees_it(affine: np.ndarray, spacing_mm: float) -> None:
     middle = Volume(np.zeros(SHAPE), affine).edge_to_world(np.array([SHAPE]) / 2)[0]
-    point = middle + [1.3, -2.1, 0.7]
+    point = middle + np.array([1.3, -2.1, 0.7])
     model = to_model_grid(blob(affine, point), spacing_mm)
     weights = model.voxels.astype(float)
     weights /= weights.sum()
