@@ -240,7 +240,9 @@ def _torch_grid(
 
 
 @compile_kernel
-def _linear_kernel(block, rows, origin, out):  # type: ignore[no-untyped-def]  # numba
+def _linear_kernel(
+    block: np.ndarray, rows: np.ndarray, origin: np.ndarray, out: np.ndarray
+) -> None:
     # float32 throughout: one float64 would halve the lanes of the whole loop.
     f32, zero = np.float32, np.float32(0)
     nz, ny, nx = block.shape
@@ -267,7 +269,9 @@ def _linear_kernel(block, rows, origin, out):  # type: ignore[no-untyped-def]  #
 
 
 @compile_kernel
-def _nearest_kernel(block, rows, origin, out):  # type: ignore[no-untyped-def]  # numba
+def _nearest_kernel(
+    block: np.ndarray, rows: np.ndarray, origin: np.ndarray, out: np.ndarray
+) -> None:
     nz, ny, nx = block.shape
     half = np.float32(0.5)
     for i in range(out.shape[0]):
@@ -283,7 +287,7 @@ def _nearest_kernel(block, rows, origin, out):  # type: ignore[no-untyped-def]  
 
 
 @compile_kernel
-def _blur_kernel(hu, taps, out):  # type: ignore[no-untyped-def]  # numba
+def _blur_kernel(hu: np.ndarray, taps: np.ndarray, out: np.ndarray) -> None:
     count, n, width = hu.shape
     for i in range(count):
         for j in range(n):
@@ -296,7 +300,7 @@ def _blur_kernel(hu, taps, out):  # type: ignore[no-untyped-def]  # numba
 
 
 @compile_kernel
-def _blur_last_kernel(hu, taps, out):  # type: ignore[no-untyped-def]  # numba
+def _blur_last_kernel(hu: np.ndarray, taps: np.ndarray, out: np.ndarray) -> None:
     count, n, _ = hu.shape
     row = np.empty(n + 2 * len(taps), dtype=np.float32)
     reach = len(taps)
