@@ -9,6 +9,9 @@ does both: data loaders fork, and autograd runs backward on a thread of its own.
 kernel handles one block of the work, and ``run_blocks`` spreads the blocks over ordinary
 threads. What a block adds up never depends on who runs it, so results are the same for
 any number of threads.
+
+Large results are allocated by numpy, which asks for huge pages; torch does not, and then the
+first touch of the memory costs more than the work.
 """
 
 import importlib
@@ -19,10 +22,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import ModuleType
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
-Kernel = Callable[..., None]
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _import_numba() -> ModuleType | None:
@@ -41,27 +46,38 @@ FAST_MATH = {"contract", "reassoc", "nsz"}
 """Products and sums may be fused and reordered; NaN and infinity keep their meaning."""
 
 
-def compile_kernel(function: Kernel) -> Kernel:
+def compile_kernel(function: Function) -> Function:
     """Compile a loop over numpy arrays on its first call; without numba, leave it alone."""
     if _numba is None:
         return function
     plain = inspect.unwrap(function)  # the shape checker of the tests wraps what it sees
     compile_it = partial(_numba.njit, nogil=True, error_model="numpy", fastmath=FAST_MATH)
     try:
-        compiled: Kernel = compile_it(cache=True)(plain)
+        compiled: Function = compile_it(cache=True)(plain)
     except RuntimeError:  # neither the package nor a home folder can be written: no cache
         compiled = compile_it()(plain)
     return compiled
 
 
 def uses_numba(*tensors: torch.Tensor) -> bool:
-    """Return whether kernels can work on these tensors: float32 in the memory of the CPU."""
+    """Return whether kernels, which compute in float32, can replace torch for these tensors."""
     return NUMBA_ENABLED and all(
-        tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors
+        tensor.device.type == "cpu" and tensor.dtype != torch.float64 for tensor in tensors
     )
 
 
-def run_blocks(kernel: Kernel, count: int, *arguments: object) -> None:
+def channels_last_array(features: torch.Tensor) -> np.ndarray:
+    """Return ``(b, c, z, y, x)`` features as ``(b, z, y, x, c)``: a view where memory allows."""
+    moved = features.detach().movedim(1, -1)
+    if moved.is_contiguous():
+        view: np.ndarray = moved.numpy()
+        return view
+    array = np.empty(moved.shape, np.float32)
+    torch.from_numpy(array).copy_(moved)
+    return array
+
+
+def run_blocks(kernel: Callable[..., None], count: int, *arguments: object) -> None:
     """Call ``kernel(block, *arguments)`` for every block in ``range(count)``.
 
     Blocks run on as many threads as torch uses and must not write to the same memory.

@@ -20,7 +20,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from osteomet.ops.acceleration import compile_kernel, run_blocks, uses_numba
+from osteomet.ops.acceleration import (
+    channels_last_array,
+    compile_kernel,
+    run_blocks,
+    uses_numba,
+)
 
 Features = Float[Tensor, "batch channels depth height width"]
 
@@ -57,7 +62,7 @@ def depthwise_conv3d(
     if torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
-    if side != SIDE or kind != "cpu" or x.dtype == torch.float64 or not uses_numba():
+    if side != SIDE or not uses_numba(x):
         return F.conv3d(x, weight, bias, padding=side // 2, groups=weight.shape[0])
     apply: Callable[..., Tensor] = _DepthwiseConv3d.apply
     return apply(x, weight, bias)
@@ -102,17 +107,12 @@ def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 
     shape = (blocks, batch, depth, height)
     rows = np.empty((*shape, (steps * STEP + SIDE - 1) * LANES), np.float32)
     grads = np.empty((*shape, steps * STEP * LANES), np.float32)
-    run_blocks(_pack, blocks, _channels_last(x), rows, HALF)
-    run_blocks(_pack, blocks, _channels_last(grad), grads, 0)
+    run_blocks(_pack, blocks, channels_last_array(x), rows, HALF)
+    run_blocks(_pack, blocks, channels_last_array(grad), grads, 0)
     sums = np.empty((blocks, SIDE, SIDE, SIDE, LANES))
     run_blocks(_correlate, blocks * SIDE, rows, grads, sums.reshape(blocks * SIDE, TAPS))
     by_channel = torch.from_numpy(sums).permute(0, 4, 1, 2, 3).flatten(0, 1)[:channels, None]
     return by_channel.to(torch.float32, memory_format=torch.contiguous_format)
-
-
-def _channels_last(features: Tensor) -> np.ndarray:
-    array: np.ndarray = features.detach().movedim(1, -1).contiguous().numpy()
-    return array
 
 
 @compile_kernel

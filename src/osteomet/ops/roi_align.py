@@ -9,13 +9,24 @@ Source: He et al., "Mask R-CNN", arXiv:1703.06870, Sec. 3, without the half-voxe
 its first implementations had.
 """
 
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from osteomet.ops.acceleration import channels_last_array, run_blocks, uses_numba
+from osteomet.ops.roi_align_kernels import gather, scatter
 
 Features = Float[Tensor, "batch channels depth height width"]
 Pooled = Float[Tensor, "n channels o o o"]
+
+SLABS = 16
+"""Parts along z into which a gradient is cut to be summed in parallel."""
 
 
 def roi_align(
@@ -35,14 +46,20 @@ def roi_align(
         sampling_ratio: samples an axis in each bin.
 
     Returns:
-        Features of each box, in the dtype of ``features``.
+        Features of each box, in the dtype of ``features``; on a CPU in the memory format
+        ``channels_last_3d``.
+
+    Raises:
+        ValueError: A box belongs to no image of the batch.
     """
-    boxes = boxes.detach().float()
-    return _sample_with_grid(features, boxes, batch_index, output_size, sampling_ratio)
+    level_index = torch.zeros_like(batch_index)
+    return roi_align_levels(
+        [features], [1], boxes, batch_index, level_index, output_size, sampling_ratio
+    )
 
 
 def roi_align_levels(
-    features: list[Float[Tensor, "batch channels _ _ _"]],
+    features: list[Tensor],
     strides: list[int],
     boxes: Float[Tensor, "n 6"],
     batch_index: Int[Tensor, " n"],
@@ -53,51 +70,109 @@ def roi_align_levels(
     """Pool each box, given in voxels of the image, from its own level of a pyramid.
 
     Args:
-        features: one map a level, all with as many channels.
+        features: ``(batch, channels, z, y, x)`` of each level, all with as many channels.
         strides: voxels of the image a cell of each level.
         boxes: ``n`` boxes in the coordinates of the image; ``n`` may be 0.
         batch_index: image of each box.
         level_index: position in ``features`` of each box's level.
         output_size: bins an axis.
         sampling_ratio: samples an axis in each bin.
+
+    Raises:
+        ValueError: A box belongs to no image of the batch or to no level.
     """
-    parts, positions = [], []
-    for level, (level_features, stride) in enumerate(zip(features, strides, strict=True)):
-        chosen = (level_index == level).nonzero()[:, 0]
-        positions.append(chosen)
-        parts.append(
-            roi_align(
-                level_features,
-                boxes[chosen] / stride,
-                batch_index[chosen],
-                output_size,
-                sampling_ratio,
-            )
+    _check_indices(batch_index, len(features[0]), "image")
+    _check_indices(level_index, len(features), "level")
+    stride_of_box = boxes.new_tensor(strides)[level_index]
+    boxes = boxes.detach().float() / stride_of_box[:, None]
+    boxes = torch.cat([boxes[:, :3], boxes[:, 3:].maximum(boxes[:, :3])], dim=1)
+    rois = [(level_index == level).nonzero()[:, 0] for level in range(len(features))]
+    if uses_numba(*features):
+        apply: Callable[..., Tensor] = _RoIAlign.apply
+        pooled = apply(
+            boxes, batch_index, rois, output_size, sampling_ratio, *(f.float() for f in features)
         )
-    return torch.cat(parts)[torch.cat(positions).argsort()]
+        return pooled.to(features[0].dtype)
+    parts = [
+        _sample_with_grid(level, boxes[chosen], batch_index[chosen], output_size, sampling_ratio)
+        for level, chosen in zip(features, rois, strict=True)
+    ]
+    return torch.cat(parts)[torch.cat(rois).argsort()]
+
+
+def _check_indices(index: Tensor, count: int, what: str) -> None:
+    """Refuse what would read beyond the memory of a list of ``count``."""
+    if len(index) and not 0 <= int(index.min()) <= int(index.max()) < count:
+        raise ValueError(
+            f"boxes of {what} {int(index.min())} to {int(index.max())}; "
+            f"expected 0 to {count - 1}, as there are {count}"
+        )
+
+
+class _RoIAlign(torch.autograd.Function):
+    """Compiled pooling on the CPU, from all levels into one tensor without a copy."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        boxes: Tensor,
+        batch_index: Tensor,
+        rois: list[Tensor],
+        output_size: int,
+        sampling_ratio: int,
+        *features: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(boxes, batch_index, *rois)
+        ctx.shapes = [level.shape for level in features]
+        ctx.sampling_ratio = sampling_ratio
+        shape = (len(boxes), *(output_size,) * 3, features[0].shape[1])
+        pooled = np.empty(shape, np.float32)
+        arrays = boxes.contiguous().numpy(), batch_index.long().numpy(), sampling_ratio
+        for level, chosen in zip(features, rois, strict=True):
+            if len(chosen):
+                array = channels_last_array(level)
+                run_blocks(gather, len(chosen), chosen.numpy(), array, *arrays, pooled)
+        return torch.from_numpy(pooled).movedim(-1, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        boxes, batch_index, *rois = ctx.saved_tensors
+        arrays = boxes.contiguous().numpy(), batch_index.long().numpy(), ctx.sampling_ratio
+        grad_array = channels_last_array(grad)
+        grads: list[Tensor | None] = []
+        for level, (shape, chosen) in enumerate(zip(ctx.shapes, rois, strict=True)):
+            if not ctx.needs_input_grad[5 + level]:
+                grads.append(None)
+                continue
+            batch, channels, depth, height, width = shape
+            summed = np.zeros((batch, depth, height, width, channels), np.float32)
+            slabs = min(SLABS, depth) if len(chosen) else 0
+            run_blocks(scatter, slabs, slabs, chosen.numpy(), grad_array, *arrays, summed)
+            grads.append(torch.from_numpy(summed).movedim(-1, 1))
+        return None, None, None, None, None, *grads
 
 
 def _sample_with_grid(
     features: Tensor, boxes: Tensor, batch_index: Tensor, output_size: int, sampling_ratio: int
 ) -> Tensor:
     """Pool with ``grid_sample``, one image at a time: right on every device."""
-    channels, shape = features.shape[1], (output_size,) * 3
-    pooled, positions = [features.new_empty(0, channels, *shape)], []
-    for image in range(len(features)):
-        chosen = (batch_index == image).nonzero()[:, 0]
-        positions.append(chosen)
+    channels, samples = features.shape[1], output_size * sampling_ratio
+    pooled = [features.new_empty(0, channels, *(output_size,) * 3)]
+    images = [(batch_index == image).nonzero()[:, 0] for image in range(len(features))]
+    for image, chosen in enumerate(images):
         if len(chosen) == 0:
             continue
-        grid = _sampling_grid(boxes[chosen], features, output_size * sampling_ratio)
         values = F.grid_sample(
-            features[image : image + 1],
-            grid.flatten(0, 1)[None].to(features.dtype),
+            features[image : image + 1].float(),
+            _sampling_grid(boxes[chosen], features, samples).flatten(0, 1)[None],
             padding_mode="border",
             align_corners=False,
         )  # (1, channels, n * samples, samples, samples)
-        values = values[0].reshape(channels, len(chosen), *grid.shape[1:4]).transpose(0, 1)
-        pooled.append(F.avg_pool3d(values, sampling_ratio) if sampling_ratio > 1 else values)
-    return torch.cat(pooled)[torch.cat(positions).argsort()]
+        values = values[0].reshape(channels, len(chosen), *(samples,) * 3).transpose(0, 1)
+        values = F.avg_pool3d(values, sampling_ratio) if sampling_ratio > 1 else values
+        pooled.append(values.to(features.dtype))
+    return torch.cat(pooled)[torch.cat(images).argsort()]
 
 
 def _sampling_grid(boxes: Tensor, features: Tensor, samples: int) -> Tensor:
