@@ -144,7 +144,7 @@ class PatchSampler:
             weights = diameters**-SMALL_LESION_POWER
             return scan, boxes[rng.choice(len(boxes), p=weights / weights.sum())]
         if len(scan.bone):
-            point = scan.bone[int(rng.integers(len(scan.bone)))]
+            point = scan.bone[int(rng.integers(len(scan.bone)))].astype(float)
         else:
             point = rng.uniform(0, scan.shape)
         return scan, np.concatenate([point, point])

@@ -99,7 +99,7 @@ class StoredScan:
     lesions: tuple[StoredLesion, ...]
     boxes: Float[np.ndarray, "n 6"]
     ignore: Float[np.ndarray, "m 6"]
-    bone: Float[np.ndarray, "k 3"]
+    bone: Int16[np.ndarray, "k 3"]
     warnings: tuple[str, ...]
 
     @property
@@ -351,7 +351,7 @@ def _histogram(image: Int16[np.ndarray, "z y x"]) -> Integer[np.ndarray, " hu"]:
     return counts
 
 
-def _bone_blocks(image: Int16[np.ndarray, "z y x"]) -> Float[np.ndarray, "k 3"]:
+def _bone_blocks(image: Int16[np.ndarray, "z y x"]) -> Int16[np.ndarray, "k 3"]:
     """Return the centres of blocks that hold bone, in voxel edges."""
     n = BONE_BLOCK_VOX
     centers = []
@@ -362,8 +362,8 @@ def _bone_blocks(image: Int16[np.ndarray, "z y x"]) -> Float[np.ndarray, "k 3"]:
         rows, columns = (side // n for side in bone.shape[1:])
         counts = bone.reshape(len(bone), rows, n, columns, n).sum(axis=(0, 2, 4))
         y, x = (counts > BONE_SHARE * n**3).nonzero()
-        centers.append(np.stack([np.full_like(y, z), y * n, x * n], axis=1) + n / 2)
-    return np.concatenate(centers)
+        centers.append(np.stack([np.full_like(y, z), y * n, x * n], axis=1) + n // 2)
+    return np.concatenate(centers).astype(np.int16)
 
 
 def _overlap(
