@@ -8,15 +8,18 @@ import numpy as np
 
 from osteomet.errors import GeometryError, InputError
 from osteomet.io.dicom_files import DicomFile, is_zip, open_files
-from osteomet.io.dicom_headers import Frame, read_dataset, series_header, single_frame
+from osteomet.io.dicom_headers import Frame, SeriesHeader, read_dataset, series_header, single_frame
 from osteomet.io.hounsfield import settle
 from osteomet.io.multiframe import frames_of
 from osteomet.io.pixels import fill_grid, hounsfield_planes, undo_inversion
 from osteomet.io.repeated_slices import one_per_position
 from osteomet.io.scan_record import Scan, blaming, describe
-from osteomet.io.series_choice import Choice, Series, Stack, choose_series
-from osteomet.io.slice_geometry import Vectors, plan_stack, slice_axes
+from osteomet.io.series_choice import Choice, Series, Stack, choose_series, is_ct
+from osteomet.io.slice_geometry import Vectors, plan_stack
 from osteomet.volume import Volume
+
+PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
+"""The tag (7FE0,0010), little and big endian."""
 
 FEW_SLICES = 10
 
@@ -44,9 +47,9 @@ class Contents:
         """Half a sentence that names the damaged files; empty where there are none."""
         if not self.damaged:
             return ""
-        named = ", ".join(self.damaged[:FILES_NAMED])
-        more = len(self.damaged) - FILES_NAMED
-        return f"; {len(self.damaged)} damaged files: {named}" + (f" and {more} more" * (more > 0))
+        count, more = len(self.damaged), len(self.damaged) - FILES_NAMED
+        named = ", ".join(self.damaged[:FILES_NAMED]) + (f" and {more} more" if more > 0 else "")
+        return f"; {count} file{'' if count == 1 else 's'} cannot be read: {named}"
 
 
 def read_dicom(path: Path, series_uid: str | None = None) -> Scan:
@@ -62,6 +65,8 @@ def read_dicom(path: Path, series_uid: str | None = None) -> Scan:
         GeometryError: slices are missing, too few or not a rectangular stack.
         InputError: nothing is there, nothing can be read, or no series has this UID.
     """
+    if path.name.upper() == "DICOMDIR" and path.is_file():
+        return read_dicom(path.parent, series_uid)
     with blaming(path), warnings.catch_warnings(), open_files(path) as files:
         # pydicom warns of each oddity in each header; what matters is checked here.
         warnings.simplefilter("ignore")
@@ -97,23 +102,32 @@ def read_headers(files: list[DicomFile]) -> Contents:
     contents = Contents()
     for file in files:
         try:
-            if not file.begins_like_dicom():
-                continue
-            with file.open() as stream:
-                dataset = read_dataset(stream, stop_before_pixels=True)
-            header = series_header(dataset)
-            if header.is_directory:
-                continue
-            frames = (
-                frames_of(file, dataset) if header.is_multiframe else single_frame(file, dataset)
-            )
+            parsed = _parse(file) if file.begins_like_dicom() else None
         except Exception:  # pydicom raises whatever its parser trips over in a damaged file
             contents.damaged.append(file.name)
             continue
-        contents.series.setdefault(header.uid, Series(header)).frames.extend(frames)
-        contents.series_of_file[file.name] = header.uid
+        if parsed is None:
+            continue
+        header, frames = parsed
         contents.patients.add(header.patient)
+        contents.series_of_file[file.name] = header.uid
+        contents.series.setdefault(header.uid, Series(header)).frames.extend(frames)
     return contents
+
+
+def _parse(file: DicomFile) -> tuple[SeriesHeader, list[Frame]] | None:
+    """Return the series and images of a file; None for the directory of a disc."""
+    with file.open() as stream:
+        dataset = read_dataset(stream, stop_before_pixels=True)
+        is_deflated = dataset.file_meta.TransferSyntaxUID.is_deflated
+        has_pixels = is_deflated or stream.read(4) in PIXEL_DATA
+    header = series_header(dataset)
+    if header.is_directory:
+        return None
+    if is_ct(header) and not has_pixels:
+        raise ValueError("the header of an image ends before its pixels")
+    frames = frames_of(file, dataset) if header.is_multiframe else single_frame(file, dataset)
+    return header, frames
 
 
 def _series_of(name: str, contents: Contents) -> Series:
@@ -126,11 +140,10 @@ def _series_of(name: str, contents: Contents) -> Series:
 
 def _read_stack(stack: Stack) -> tuple[Volume, tuple[str, ...]]:
     first = stack.frames[0]
-    axes = slice_axes(first.orientation or ())
-    frames, repeats = one_per_position(stack.frames, _positions(stack.frames) @ axes[:, 0])
+    frames, repeats = one_per_position(stack.frames, _positions(stack.frames) @ stack.axes[:, 0])
     frames, inversion = undo_inversion(frames)
     spacing = first.spacing or ()
-    geometry = plan_stack(_positions(frames), axes, (spacing[0], spacing[1]), first.shape)
+    geometry = plan_stack(_positions(frames), stack.axes, (spacing[0], spacing[1]), first.shape)
     voxels = fill_grid(hounsfield_planes(frames), geometry)
     voxels, oddities = settle(voxels)
     return Volume(voxels, geometry.affine), (
@@ -160,7 +173,7 @@ def _doubts(choice: Choice, contents: Contents) -> tuple[str, ...]:
     """Return warnings about the choice and about what was left out."""
     found, stack = [], choice.stack
     if contents.damaged:
-        found.append(f"{contents.fault[2:]}: they were left out")
+        found.append(f"{contents.fault[2:]} (left out)")
     if len(contents.patients) > 1 and choice.because is not None:
         found.append(f"there are series of {len(contents.patients)} patients: one was read")
     if stack.left_out:

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from osteomet.errors import InputError
 
@@ -29,7 +28,7 @@ class DicomFile:
     """
 
     name: str
-    open: Callable[[], BinaryIO]
+    open: Callable[[], io.BufferedIOBase]
     is_on_disk: bool
 
     def begins_like_dicom(self) -> bool:
@@ -97,5 +96,5 @@ def _members(archive: zipfile.ZipFile) -> Iterator[DicomFile]:
         yield DicomFile(member.filename, partial(_stream, archive, member), is_on_disk=False)
 
 
-def _stream(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> BinaryIO:
+def _stream(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BufferedIOBase:
     return io.BufferedReader(archive.open(member), 1 << 16)  # type: ignore[type-var]

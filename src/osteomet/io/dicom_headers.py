@@ -5,7 +5,8 @@ Only these fields leave the DICOM header, so no patient's name can reach a messa
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from io import BufferedIOBase
+from typing import Any
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -72,7 +73,7 @@ class Frame:
     timing: tuple[str, ...]
 
 
-def read_dataset(stream: BinaryIO, *, stop_before_pixels: bool = False) -> Dataset:
+def read_dataset(stream: BufferedIOBase, *, stop_before_pixels: bool = False) -> Dataset:
     """Read a file, also one of old software without preamble and transfer syntax."""
     dataset = dcmread(stream, stop_before_pixels=stop_before_pixels, force=True)
     if "TransferSyntaxUID" not in dataset.file_meta:

@@ -5,6 +5,7 @@ missing. Zero HU looks like water, so files are checked first.
 """
 
 import gzip
+import io
 import os
 import struct
 import zlib
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float
@@ -100,10 +100,10 @@ def permissive_axes() -> Iterator[None]:
             os.environ[PERMISSIVE] = before
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> io.BufferedIOBase:
     with path.open("rb") as stream:
         is_compressed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if is_compressed else path.open("rb")  # type: ignore[return-value]
+    return gzip.open(path) if is_compressed else path.open("rb")
 
 
 def _parse(start: bytes) -> NiftiHeader:

@@ -6,14 +6,15 @@ Decoders: pydicom for uncompressed, deflated and RLE, GDCM for JPEG, JPEG-LS and
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from io import BufferedIOBase
 from itertools import groupby
-from typing import BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Bool, Float, Integer, Num
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
@@ -138,28 +139,35 @@ def _decode_file(frame: Frame) -> Stored:
 
 def _decode_frames(frames: list[Frame]) -> Iterator[Stored]:
     """Yield frames of one file; of a multi-frame file one frame at a time is in memory."""
-    file = frames[0].file
+    file, indices = frames[0].file, [frame.index for frame in frames]
     try:
         with file.open() as stream:
-            source = _pixel_source(
-                file, stream, is_multiframe=frames != [replace(frames[0], index=0)]
-            )
-            planes = iter_pixels(source, indices=[frame.index for frame in frames], raw=True)
-            for frame, plane in zip(frames, planes, strict=True):
-                if plane.shape != frame.shape:
-                    raise ValueError(f"shape {plane.shape} instead of {frame.shape}")
-                yield plane
-    except NotImplementedError as error:
-        raise InputError(f"{file.name}: is compressed in a way that is not supported") from error
+            source = _pixel_source(file, stream, is_multiframe=indices != [0])
+            planes: Any = iter_pixels(source, indices=indices, raw=True)
+            with closing(planes):
+                for frame, plane in zip(frames, planes, strict=True):
+                    if plane.shape != frame.shape:
+                        raise ValueError(f"shape {plane.shape} instead of {frame.shape}")
+                    yield plane
     except Exception as error:  # decoders raise what they like on damaged data
-        raise InputError(
-            f"{file.name}: its pixels cannot be decoded; expected {frames[0].shape[0]} x "
-            f"{frames[0].shape[1]} pixels: the file is truncated or damaged, send it again"
-        ) from error
+        raise _undecodable(frames[0], error) from error
 
 
-def _pixel_source(file: DicomFile, stream: BinaryIO, is_multiframe: bool) -> BinaryIO | Dataset:
-    """Return what pydicom should decode: of a large file the file itself, not its content."""
+def _undecodable(frame: Frame, error: Exception) -> InputError:
+    if isinstance(error, NotImplementedError) or "missing dependencies" in str(error):
+        return InputError(
+            f"{frame.file.name}: is compressed in a way that is not supported; expected JPEG, "
+            "JPEG-LS, JPEG 2000, RLE or no compression: convert the series"
+        )
+    rows, columns = frame.shape
+    return InputError(
+        f"{frame.file.name}: its pixels cannot be decoded; expected {rows} x {columns} pixels: the "
+        "file is truncated or damaged, send it again"
+    )
+
+
+def _pixel_source(file: DicomFile, stream: BufferedIOBase, *, is_multiframe: bool) -> Any:
+    """Return what pydicom should decode: of a large file the stream itself, not its content."""
     if is_multiframe and file.is_on_disk:
         header = dcmread(stream, stop_before_pixels=True, specific_tags=[])
         if not header.file_meta.TransferSyntaxUID.is_deflated:
@@ -209,16 +217,16 @@ def _moved(
         yield _like(plane, moved[:rows, :columns])
 
 
-def _like(plane: Plane, values: Num[np.ndarray, "..."]) -> Plane:
+def _like(plane: Plane, values: Num[np.ndarray, "rows columns"]) -> Num[np.ndarray, "rows columns"]:
     return np.rint(values).astype(plane.dtype) if plane.dtype.kind == "i" else values
 
 
 def _fits_int16(plane: Plane) -> bool:
     limits = np.iinfo(np.int16)
-    return plane.dtype.kind == "i" and plane.min() >= limits.min and plane.max() <= limits.max
+    return plane.dtype.kind == "i" and bool(plane.min() >= limits.min and plane.max() <= limits.max)
 
 
-def _border(mask: Num[np.ndarray, "y x"]) -> Num[np.ndarray, "y x"]:
+def _border(mask: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
     border = np.zeros_like(mask)
     border[[0, -1]], border[:, [0, -1]] = mask[[0, -1]], mask[:, [0, -1]]
     return border

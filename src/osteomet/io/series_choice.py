@@ -6,7 +6,7 @@ import numpy as np
 
 from osteomet.errors import GeometryError, InputError, NotCTError
 from osteomet.io.dicom_headers import Frame, SeriesHeader
-from osteomet.io.slice_geometry import SAME_POSITION_MM, slice_axes, usual_step
+from osteomet.io.slice_geometry import SAME_POSITION_MM, Axes, slice_axes, usual_step
 
 CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2",
@@ -21,6 +21,9 @@ NOT_SLICES = {"LOCALIZER", "MIP", "MINIP", "PROJECTION IMAGE", "VRT", "SCREEN SA
 """ImageType values of images that show no single slice in HU."""
 
 HEAD = {"HEAD", "BRAIN", "SKULL", "FACE", "SINUS", "ORBIT", "EAR", "IAC"}
+
+HU_TYPES = {"HU", "US", "HU_MOD", ""}
+"""RescaleType of Hounsfield units, or of nothing in particular (PS3.3 C.11.1.1.2)."""
 
 MIN_SLICES = 3
 
@@ -40,12 +43,13 @@ class Series:
         return f"series {self.header.number}{described}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stack:
     """The largest set of parallel slices of one size in a series.
 
     Attributes:
         frames: its images, in no order.
+        axes: see ``slice_axes``.
         plane: what it is closest to: axial, sagittal or coronal.
         resolution_mm: the larger of slice distance and slice thickness.
         extent_mm: from first to last slice.
@@ -54,6 +58,7 @@ class Stack:
     """
 
     frames: list[Frame]
+    axes: Axes
     plane: str
     resolution_mm: float
     extent_mm: float
@@ -61,13 +66,31 @@ class Stack:
     left_out: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Choice:
     """The series to read, and why; ``because`` is None where there was no other."""
 
     series: Series
     stack: Stack
     because: str | None
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why a series cannot be read.
+
+    Attributes:
+        error: what to raise if it is the one that is wanted.
+        reason: a few words.
+        expected: the rest of the sentence.
+    """
+
+    error: type[NotCTError] | type[GeometryError]
+    reason: str
+    expected: str
+
+    def describe(self, series: Series) -> NotCTError | GeometryError:
+        return self.error(f"{series.label}: {self.reason}; expected {self.expected}")
 
 
 def choose_series(found: list[Series], uid: str | None) -> Choice:
@@ -86,51 +109,53 @@ def choose_series(found: list[Series], uid: str | None) -> Choice:
         wanted = [series for series in found if series.header.uid == uid]
         if not wanted:
             raise InputError(f"there is no series {uid}; there are {_listing(found)}")
-        return Choice(wanted[0], usable_stack(wanted[0]), "chosen by its UID")
+        found, because = wanted, "chosen by its UID"
     usable, unusable = [], []
     for series in found:
-        try:
-            usable.append((series, usable_stack(series)))
-        except (NotCTError, GeometryError) as error:
-            unusable.append((series, error))
+        stack = usable_stack(series)
+        if isinstance(stack, Stack):
+            usable.append((series, stack))
+        else:
+            unusable.append((series, stack))
     if not usable:
-        raise _summary(unusable)
-    best = min(usable, key=lambda pair: _preference(pair[0], pair[1], usable))
-    if len(found) == 1:
-        return Choice(*best, None)
-    return Choice(*best, _reason(best[0], best[1], usable, unusable))
+        raise _no_scan(unusable)
+    series, stack = min(usable, key=lambda pair: _preference(pair[0], pair[1], usable))
+    if uid is None:
+        return Choice(series, stack, _reason(series, stack, usable, unusable))
+    return Choice(series, stack, because)
 
 
-def usable_stack(series: Series) -> Stack:
-    """Return the slices of a series.
+def is_ct(header: SeriesHeader) -> bool:
+    """Tell whether a series says that it is CT; anonymised ones may say nothing."""
+    return header.modality in ("CT", "") and header.sop_class in {*CT_CLASSES, ""}
 
-    Raises:
-        NotCTError: the series is no CT, or a CT that is not in HU.
-        GeometryError: it has no positions or fewer than ``MIN_SLICES`` slices.
-    """
-    header, label = series.header, series.label
-    if header.modality not in ("CT", "") or header.sop_class not in {*CT_CLASSES, ""}:
-        kind = f"of modality {header.modality or 'unknown'}"
-        if header.sop_class.startswith(SECONDARY_CAPTURE):
-            kind = f"a secondary capture of modality {header.modality or 'unknown'}"
-        raise NotCTError(f"{label} is {kind}; expected CT images: choose a CT series")
+
+def usable_stack(series: Series) -> Stack | Unusable:
+    """Return the slices of a series, or why it has none that can be read."""
+    if not is_ct(series.header):
+        kind = f"modality {series.header.modality or 'unknown'}"
+        if series.header.sop_class.startswith(SECONDARY_CAPTURE):
+            kind = "secondary capture"
+        return Unusable(NotCTError, kind, "CT slices: choose a CT series")
     slices = [frame for frame in series.frames if not NOT_SLICES & set(frame.image_type)]
     if not slices:
-        kinds = sorted(NOT_SLICES & {kind for f in series.frames for kind in f.image_type})
-        raise NotCTError(f"{label} holds only {' and '.join(kinds)}; expected CT slices")
-    wrong = {f.rescale_type for f in slices} - {"HU", "US", "HU_MOD", ""}
+        kinds = NOT_SLICES & {kind for frame in series.frames for kind in frame.image_type}
+        return Unusable(NotCTError, " ".join(sorted(kinds)).lower() or "no image", "CT slices")
+    wrong = {frame.rescale_type for frame in slices} - HU_TYPES
     if wrong:
-        raise NotCTError(f"{label} is in {' and '.join(sorted(wrong))}; expected HU")
+        return Unusable(NotCTError, f"in {' and '.join(sorted(wrong))}, not HU", "HU")
     placed = [f for f in slices if f.position and f.orientation and f.spacing]
     if not placed:
-        raise GeometryError(
-            f"{label} lacks ImagePositionPatient, ImageOrientationPatient or PixelSpacing; "
-            "expected all three: export the original series"
+        return Unusable(
+            GeometryError,
+            "no position, orientation or pixel spacing",
+            "ImagePositionPatient, ImageOrientationPatient and PixelSpacing: export the original "
+            "series",
         )
-    return _largest_stack(label, placed, len(series.frames))
+    return _largest_stack(placed, len(series.frames))
 
 
-def _largest_stack(label: str, placed: list[Frame], total: int) -> Stack:
+def _largest_stack(placed: list[Frame], total: int) -> Stack | Unusable:
     groups: list[list[Frame]] = []
     for frame in placed:
         for group in groups:
@@ -140,16 +165,25 @@ def _largest_stack(label: str, placed: list[Frame], total: int) -> Stack:
         else:
             groups.append([frame])
     frames = max(groups, key=len)
-    axes = slice_axes(frames[0].orientation or ())
+    orientation = frames[0].orientation or ()
+    axes = slice_axes(orientation)
+    if axes is None:
+        return Unusable(
+            GeometryError,
+            f"ImageOrientationPatient is {list(orientation)}",
+            "two perpendicular unit vectors: export the series again",
+        )
     along = np.sort(np.array([frame.position for frame in frames]) @ axes[:, 0])
     slices = 1 + int((np.diff(along) > SAME_POSITION_MM).sum())
     if slices < MIN_SLICES:
-        raise GeometryError(
-            f"{label} has {slices} slice{'' if slices == 1 else 's'}; expected at least "
-            f"{MIN_SLICES}: give the folder of the whole series"
+        return Unusable(
+            GeometryError,
+            f"{slices} slice{'' if slices == 1 else 's'}",
+            f"at least {MIN_SLICES}: give the folder of the whole series",
         )
     return Stack(
         frames=frames,
+        axes=axes,
         plane=PLANES[int(np.argmax(np.abs(axes[:, 0])))],
         resolution_mm=max(usual_step(along), frames[0].thickness or 0.0),
         extent_mm=float(along[-1] - along[0]),
@@ -191,48 +225,37 @@ def _reason(
     series: Series,
     stack: Stack,
     usable: list[tuple[Series, Stack]],
-    unusable: list[tuple[Series, NotCTError | GeometryError]],
-) -> str:
+    unusable: list[tuple[Series, Unusable]],
+) -> str | None:
     others = [
         f"{other.label} ({s.plane}, {s.resolution_mm:g} mm, {s.slices} slices"
         f"{', head' if _is_head(other) else ''})"
         for other, s in usable
         if other is not series
     ]
-    others += [f"{other.label} ({_kind(other)})" for other, _ in unusable]
+    others += [f"{other.label} ({why.reason})" for other, why in unusable]
+    if not others:
+        return None
     return (
-        f"{series.label} is the thinnest {stack.plane} CT of {len(usable) + len(unusable)} series "
+        f"{series.label} is the thinnest {stack.plane} CT of {len(others) + 1} series "
         f"({stack.resolution_mm:g} mm, {stack.slices} slices, {stack.extent_mm:.0f} mm); "
         f"left out: {', '.join(others)}"
     )
 
 
-def _kind(series: Series) -> str:
-    """Say in a word why a series is not usable."""
-    if series.header.sop_class.startswith(SECONDARY_CAPTURE):
-        return "secondary capture"
-    if series.header.modality != "CT":
-        return series.header.modality or "no modality"
-    kinds = NOT_SLICES & {kind for frame in series.frames for kind in frame.image_type}
-    if kinds:
-        return " ".join(sorted(kinds)).lower()
-    return f"{len(series.frames)} images"
-
-
 def _listing(found: list[Series]) -> str:
     return "; ".join(
         f"{series.header.uid} ({series.header.modality or 'no modality'}, {series.label}, "
-        f"{max(len(series.frames), 1)} images)"
+        f"{len(series.frames)} images)"
         for series in found
     )
 
 
-def _summary(unusable: list[tuple[Series, NotCTError | GeometryError]]) -> InputError:
-    """Return one error for a folder without a usable series: the fault of the best of them."""
-    if len(unusable) == 1:
-        return unusable[0][1]
-    geometry = [error for _, error in unusable if isinstance(error, GeometryError)]
-    if geometry:
-        return geometry[0]
-    kinds = ", ".join(f"{series.label} ({_kind(series)})" for series, _ in unusable)
+def _no_scan(unusable: list[tuple[Series, Unusable]]) -> InputError:
+    """Return the one error for series of which none can be read; CT with a fault comes first."""
+    damaged = [pair for pair in unusable if pair[1].error is GeometryError]
+    if len(unusable) == 1 or damaged:
+        series, why = (damaged or unusable)[0]
+        return why.describe(series)
+    kinds = ", ".join(f"{series.label} ({why.reason})" for series, why in unusable)
     return NotCTError(f"there is no CT scan, only {kinds}; expected a CT series")

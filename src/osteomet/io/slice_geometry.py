@@ -55,19 +55,15 @@ class StackGeometry:
     warnings: tuple[str, ...]
 
 
-def slice_axes(orientation: tuple[float, ...]) -> Axes:
+def slice_axes(orientation: tuple[float, ...]) -> Axes | None:
     """Return unit vectors along the normal, along a column and along a row, as columns.
 
-    Raises:
-        GeometryError: the orientation is not two perpendicular unit vectors.
+    None where the orientation is not two perpendicular unit vectors.
     """
     row, column = np.array(orientation[:3]), np.array(orientation[3:])
     lengths = np.array([np.linalg.norm(row), np.linalg.norm(column)])
     if abs(float(row @ column)) > ORTHOGONALITY_TOLERANCE or (abs(lengths - 1) > 0.01).any():
-        raise GeometryError(
-            f"ImageOrientationPatient is {list(orientation)}; expected two perpendicular unit "
-            "vectors: export the series again"
-        )
+        return None
     row, column = row / lengths[0], column / lengths[1]
     return np.stack([np.cross(row, column), column, row], axis=1)
 
@@ -145,16 +141,18 @@ def refuse_gaps(positions: Vectors, axes: Axes, along: Distances) -> None:
     axis = int(np.argmax(np.abs(axes[:, 0])))
     where = np.flatnonzero(gaps)
     missing = np.maximum(np.rint(steps[where] / step).astype(int) - 1, 1)
+    total = int(missing.sum())
+    count = "1 slice is" if total == 1 else f"{total} slices are"
     named = [
-        f"{count} between {'xyz'[axis]} = {positions[k, axis]:.1f} and "
+        f"{room} between {'xyz'[axis]} = {positions[k, axis]:.1f} and "
         f"{positions[k + 1, axis]:.1f} mm (slices {k + 1} and {k + 2} of {len(positions)})"
-        for k, count in zip(where[:GAPS_NAMED].tolist(), missing.tolist(), strict=False)
+        for k, room in zip(where[:GAPS_NAMED].tolist(), missing.tolist(), strict=False)
     ]
     if len(where) > GAPS_NAMED:
         named.append(f"and {len(where) - GAPS_NAMED} more gaps")
     raise GeometryError(
-        f"{missing.sum()} slices are missing: {', '.join(named)}; expected one every "
-        f"{step:.2f} mm: send the whole series again or choose another"
+        f"{count} missing: {', '.join(named)}; expected one "
+        f"every {step:.2f} mm: send the whole series again or choose another"
     )
 
 
