@@ -208,7 +208,7 @@ def _padded_cut(
     values: Num[np.ndarray, "rows columns"] | Bool[np.ndarray, "rows columns"],
     frame: Frame,
     outside: float,
-) -> tuple[tuple[int, int], Float[np.ndarray, "rows columns"]]:
+) -> tuple[tuple[int, int], Float[np.ndarray, "cut_rows cut_columns"]]:
     """Return the voxels that a frame needs, and the index of the first; ``outside`` fills up."""
     margin = 3  # reach of the bicubic kernel
     first = (int(np.floor(frame.low[0])) - margin, int(np.floor(frame.low[1])) - margin)

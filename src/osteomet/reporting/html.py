@@ -325,7 +325,7 @@ def _markers(
     return tuple(markers)
 
 
-def _spread(heights: Sequence[float], limit: float, gap: float = 15.0) -> list[float]:
+def _spread(heights: Sequence[float], limit: int, gap: float = 15.0) -> list[float]:
     """Move sorted heights apart by at least ``gap``, or evenly where there is no room for it."""
     if len(heights) * gap > limit:
         return [(place + 0.5) * limit / len(heights) for place in range(len(heights))]
