@@ -5,7 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from blobs import AIR_HU, CENTRE, LESIONS, BlobFinder, blob_weights, patient, scan_of, torso
+from blobs import (
+    AIR_HU,
+    CENTRE,
+    LESION_HU,
+    LESIONS,
+    BlobFinder,
+    blob_weights,
+    ellipsoid,
+    patient,
+    scan_of,
+    torso,
+)
 from torch import nn
 
 from osteomet.errors import ConfigError
@@ -143,3 +154,19 @@ def test_reading_is_part_of_the_story(tmp_path: Path) -> None:
     write_volume(tmp_path / "a.nii.gz", patient())
     scan = read_scan(tmp_path / "a.nii.gz")
     assert predictor().predict(scan, "given").findings.scan_id == "given"
+
+
+def test_what_a_tile_shows_far_from_bone_is_no_candidate() -> None:
+    volume = patient()
+    volume.voxels[ellipsoid(volume, (8.0, 8.0, 75.0), (3.0, 3.0, 3.0))] = LESION_HU
+    centres = [one.centroid_lps_mm for one in predictor().predict(scan_of(volume)).findings.lesions]
+    assert len(centres) == 2
+    assert all(abs(x - 50) < 5 for x, _, _ in centres)
+
+
+def test_detections_stay_beside_the_findings_for_the_second_stage() -> None:
+    prediction = predictor().predict(scan_of(patient()))
+    assert len(prediction.detections) == len(prediction.findings.candidates)
+    scores = [lesion.score for lesion in prediction.findings.lesions]
+    assert prediction.reported.scores.tolist() == pytest.approx(scores)
+    assert prediction.renamed("other").findings.scan_id == "other"

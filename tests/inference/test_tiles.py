@@ -129,3 +129,29 @@ def test_covered_share_without_a_lesion_is_whole() -> None:
     region = BoneRegion(np.zeros((2, 2, 2), dtype=bool), 4, (8, 8, 8))
     assert region.covered_share(np.zeros((8, 8, 8), np.int32)) == 1.0
     assert region.covered_share(np.ones((8, 8, 8), np.int32)) == 0.0
+
+
+def test_boxes_that_share_a_cell_touch_the_region() -> None:
+    cells = np.zeros((4, 4, 4), dtype=bool)
+    cells[2, 2, 2] = True
+    region = BoneRegion(cells, 4, (14, 16, 16))
+    boxes = np.array(
+        [
+            [8, 8, 8, 9, 9, 9],
+            [7.5, 7.5, 7.5, 8.1, 8.1, 8.1],
+            [0, 0, 0, 8, 8, 8],
+            [12, 8, 8, 14, 12, 12],
+            [-3, -3, -3, 20, 20, 20],
+        ],
+        dtype=np.float32,
+    )
+    assert region.touches(boxes).tolist() == [True, True, False, False, True]
+    assert region.touches(boxes[:0]).shape == (0,)
+
+
+def test_a_scan_little_larger_than_a_tile_takes_shorter_tiles() -> None:
+    region = BoneRegion(np.ones((31, 33, 33), dtype=bool), 4, (122, 131, 131))
+    config = InferenceConfig(tile_size=(128, 128, 128), overlap_vox=32)
+    plan = plan_tiles(region, config)
+    assert (len(plan), plan.size) == (4, (128, 96, 96))
+    assert cells_in_cores(plan, region, overlap=32).all()

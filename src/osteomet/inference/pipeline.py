@@ -1,7 +1,7 @@
 """From a CT scan to findings: the whole story in ``Predictor.predict``."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -47,16 +47,25 @@ class Prediction:
         findings: everything in words and numbers.
         scan: the scan as it was read.
         labels: instance labels on the scan's grid; ``Lesion.label`` names a lesion's value.
+        detections: the candidates, in the same order, in voxels of the model's grid and with
+            the embeddings that the second stage reads.
     """
 
     findings: Findings
     scan: Scan
     labels: Volume
+    detections: Detections
+
+    @property
+    def reported(self) -> Detections:
+        """The detections that became lesions."""
+        places = [lesion.candidate for lesion in self.findings.lesions]
+        return self.detections[torch.tensor(places, dtype=torch.int64)]
 
     def renamed(self, scan_id: str) -> "Prediction":
         """Return the same prediction under another scan id."""
         findings = self.findings.model_copy(update={"scan_id": scan_id})
-        return Prediction(findings, self.scan, self.labels)
+        return replace(self, findings=findings)
 
 
 class Predictor:
@@ -121,6 +130,7 @@ class Predictor:
         with clock.stage("model"):
             found = self.detect(volume.voxels, tiles, progress)
         with clock.stage("merge"):
+            found = [near_bone(part, bone) for part in found]
             bounds = torch.from_numpy(tiles.bounds)
             merged = merge_detections(found, bounds, volume.shape, config.inference)
         with clock.stage("lesions"):
@@ -138,7 +148,8 @@ class Predictor:
             warnings=(*scan.warnings, *doubts(scan.volume, bone), *measured.warnings),
             provenance=self._provenance(started, clock),
         )
-        return Prediction(findings, scan, scan.volume.with_voxels(measured.labels))
+        labels = scan.volume.with_voxels(measured.labels)
+        return Prediction(findings, scan, labels, merged)
 
     @torch.inference_mode()
     def detect(
@@ -201,6 +212,11 @@ class Predictor:
             peak_memory_mb=peak_memory_mb(),
             operating_threshold=self.config.inference.operating_threshold,
         )
+
+
+def near_bone(found: Detections, bone: BoneRegion) -> Detections:
+    """Drop what lies outside the region: a tile's corner far from bone holds no bone lesion."""
+    return found[torch.from_numpy(bone.touches(found.boxes.numpy()))]
 
 
 def doubts(scan: Volume, bone: BoneRegion) -> tuple[str, ...]:

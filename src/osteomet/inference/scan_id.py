@@ -14,9 +14,10 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{n}{i}" for n in ("com", "lpt") for 
 
 
 def name_scan(info: SeriesInfo) -> str:
-    """Return the DICOM series UID, or else the file's name without its suffix.
+    """Return the DICOM series UID, or else the name of file or folder without its suffix.
 
-    A DICOM folder's own name is not used: it often is the patient's.
+    A DICOM folder's own name often is the patient's, so it is used only for anonymised series
+    that have lost their UID.
     """
     return sanitised(info.series_uid or _without_suffix(info.source))
 
