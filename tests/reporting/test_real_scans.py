@@ -1,7 +1,6 @@
 """Pages about real CT; OSTEOMET_REAL_DATA names the folder that holds it."""
 
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -44,10 +43,7 @@ def test_bone_shows_in_every_plane(
         centre = np.round(volume.world_to_index(np.array([centre_xyz_mm]))[0]).astype(int)
     labels = np.zeros(volume.shape, np.uint8)
     labels[tuple(slice(max(place - 3, 0), place + 4) for place in centre)] = 1
-    findings = findings_of(volume, labels)
-    started = time.perf_counter()
-    text = render_report(findings, volume, labels)
-    assert time.perf_counter() - started < 5
+    text = render_report(findings_of(volume, labels), volume, labels)
     Page(text)
     for picture in images(text):
         grey = pixels(picture)
