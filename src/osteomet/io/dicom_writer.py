@@ -9,9 +9,12 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from osteomet.errors import ReportError
+from osteomet.io.hounsfield import AIR_HU
 from osteomet.volume import Volume
 
-AIR_HU = -1024
+LARGEST_STORED = 2**16 - 2
+"""Highest stored value above the intercept, with room for rounding the intercept down."""
+
 DATE, TIME = "20000101", "120000"
 """Fixed, so that writing the same volume twice gives the same bytes."""
 
@@ -32,7 +35,7 @@ def write_ct_series(
 
     Args:
         volume: HU on any grid: transposed axes give a sagittal or coronal series.
-        folder: made anew; it appears only when every slice is written.
+        folder: made anew, or empty; the slices appear in it all at once.
         patient_id: goes into PatientID and PatientName.
         description: SeriesDescription.
         seed: tells series of the same patient and description apart.
@@ -45,8 +48,13 @@ def write_ct_series(
     Raises:
         ReportError: the folder exists and holds something, or cannot be written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise ReportError(f"{folder}: is not empty; expected a new folder: choose another")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ReportError(
+            f"{folder}: is not empty or no folder; expected a new one: choose another"
+        )
+    low, high = float(volume.voxels.min(initial=AIR_HU)), float(volume.voxels.max(initial=AIR_HU))
+    if not high - low <= LARGEST_STORED:
+        raise ReportError(f"HU from {low:g} to {high:g}; expected a range that 16 bits can hold")
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     series = _series(volume, patient_id, description, seed)
     try:
@@ -107,7 +115,7 @@ def _slice(volume: Volume, series: Dataset, index: int) -> Dataset:
         volume.index_to_world(np.array([[float(index), 0.0, 0.0]]))[0]
     )
     stored = np.rint(volume.voxels[index]).astype(np.int32) - int(series.RescaleIntercept)
-    dataset.PixelData = np.clip(stored, 0, 65535).astype("<u2").tobytes()
+    dataset.PixelData = stored.astype("<u2").tobytes()
     dataset["PixelData"].VR = "OW"
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.MediaStorageSOPClassUID = CTImageStorage

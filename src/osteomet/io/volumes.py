@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from jaxtyping import Int
 
 from osteomet.errors import AnnotationError, GeometryError, InputError, NotCTError, ReportError
 from osteomet.io.hounsfield import settle
@@ -45,14 +46,18 @@ def read_volume(path: Path) -> Scan:
         InputError: the file is missing, damaged or truncated.
     """
     with blaming(path):
-        image, repairs = _load(path)
+        image, absent, repairs = _load(path)
         if min(image.GetSize()) < MIN_SLICES:
             raise GeometryError(
                 f"the image has {' x '.join(map(str, image.GetSize()))} voxels; expected at least "
                 f"{MIN_SLICES} along each axis"
             )
         # A view spares a copy; it lives no longer than the image.
-        voxels, oddities = settle(sitk.GetArrayViewFromImage(image))
+        voxels = sitk.GetArrayViewFromImage(image)
+        if len(absent) > 0:
+            voxels = np.array(voxels, float)
+            voxels.reshape(-1)[absent] = np.nan
+        voxels, oddities = settle(voxels)
         volume = Volume(voxels, _affine(image))
         info = describe(volume, source=path.name, file_format=volume_format(path) or "unknown")
         return Scan(volume, info, (*repairs, *oddities))
@@ -67,7 +72,7 @@ def read_labels(path: Path) -> Volume:
         InputError: the file is missing, damaged or truncated.
     """
     with blaming(path):
-        image, _ = _load(path)
+        image, _, _ = _load(path)
         voxels = sitk.GetArrayViewFromImage(image)
         if voxels.dtype.kind == "f" and not all(bool((np.rint(z) == z).all()) for z in voxels):
             raise AnnotationError(
@@ -133,11 +138,13 @@ def _affine(image: sitk.Image) -> Affine:
     return affine
 
 
-def _load(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
-    """Return a scalar 3D image, and warnings."""
+def _load(path: Path) -> tuple[sitk.Image, Int[np.ndarray, " n"], tuple[str, ...]]:
+    """Return a scalar 3D image, the flat positions of voxels without a value, and warnings."""
     if not path.is_file():
         raise InputError("no such file; expected a NIfTI, NRRD or MetaImage volume")
-    header = check_nifti(path) if volume_format(path) == "nifti" else None
+    header, absent = None, np.zeros(0, np.int64)
+    if volume_format(path) == "nifti":
+        header, absent = check_nifti(path)
     image = _read_image(path)
     while image.GetDimension() > 3 and image.GetSize()[-1] == 1:
         image = sitk.Extract(image, [*image.GetSize()[:-1], 0])
@@ -151,7 +158,7 @@ def _load(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
             f"the image has {size} voxels; expected one 3D volume: split a series over time into "
             "files"
         )
-    return image, _doubts(image, header)
+    return image, absent, _doubts(image, header)
 
 
 def _read_image(path: Path) -> sitk.Image:
