@@ -303,6 +303,25 @@ def test_headers_without_a_place_are_refused(tmp_path: Path) -> None:
     )
 
 
+def test_slices_that_all_lie_at_one_place_are_refused(tmp_path: Path) -> None:
+    def pile(dataset: Dataset, index: int) -> None:
+        dataset.ImagePositionPatient = [0, 0, 0]
+
+    refused(edit(write(tmp_path / "ct"), pile), GeometryError, "1 slice in 8 images")
+
+
+def test_pixels_without_a_size_are_refused(tmp_path: Path) -> None:
+    def shrink(dataset: Dataset, index: int) -> None:
+        dataset.PixelSpacing = [0, 0.8]
+
+    refused(edit(write(tmp_path / "ct"), shrink), GeometryError, "PixelSpacing")
+
+
+def test_a_folder_of_volumes_says_which_to_give(tmp_path: Path) -> None:
+    write_volume(tmp_path / "scan.nii.gz", body())
+    refused(tmp_path, InputError, "no DICOM image", "scan.nii.gz", "give the file itself")
+
+
 def test_axes_that_are_no_axes_are_refused(tmp_path: Path) -> None:
     def skew(dataset: Dataset, index: int) -> None:
         dataset.ImageOrientationPatient = [1, 0, 0, 0.6, 0.8, 0]

@@ -84,6 +84,17 @@ def test_temporal_positions_tell_phases_apart_too(tmp_path: Path) -> None:
     warned(scan, "temporal position")
 
 
+def test_original_images_come_before_derived_ones(tmp_path: Path) -> None:
+    def derived(dataset: Dataset, index: int) -> None:
+        brighter(dataset, index)
+        dataset.ImageType = ["DERIVED", "SECONDARY", "AXIAL"]
+
+    copy_series(write(tmp_path / "all" / "z"), tmp_path / "all" / "a", derived)
+    scan = read_scan(tmp_path / "all")
+    assert_same_scan(scan.volume, body())
+    warned(scan, "image type", "ORIGINAL")
+
+
 def test_where_acquisitions_overlap_the_first_is_read(tmp_path: Path) -> None:
     def lower(dataset: Dataset, index: int) -> None:
         brighter(dataset, index)

@@ -47,9 +47,9 @@ def test_the_thinnest_axial_series_is_read_and_the_others_named(tmp_path: Path) 
     scan = read_scan(tmp_path)
     assert scan.info.description == "thin"
     assert scan.info.chosen_because == (
-        "series 3 'thin' is the thinnest axial CT of 3 series (1.5 mm, 40 slices, 58 mm); left "
-        "out: series 4 'middle' (axial, 2.5 mm, 24 slices), series 2 'thick' (axial, 5 mm, 12 "
-        "slices)"
+        "series 3 'thin' was chosen of 3 series as the thinnest axial CT of the body (1.5 mm, 40 "
+        "slices, 58 mm); left out: series 4 'middle' (axial, 2.5 mm, 24 slices), series 2 'thick' "
+        "(axial, 5 mm, 12 slices)"
     )
 
 
@@ -102,7 +102,11 @@ def test_localizers_captures_dose_and_reformats_lose(tmp_path: Path) -> None:
 def test_a_thin_series_of_a_small_region_loses(tmp_path: Path) -> None:
     series(tmp_path / "detail", 1, with_spacing(20, 0.5))
     series(tmp_path / "body", 2, with_spacing(30, 1.5))
-    assert read_scan(tmp_path).info.description == "body"
+    scan = read_scan(tmp_path)
+    assert scan.info.description == "body"
+    assert "series 1 'detail' (axial, 0.5 mm, 20 slices, only 10 mm long)" in str(
+        scan.info.chosen_because
+    )
 
 
 def test_a_head_loses_to_a_body(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from osteomet.io.repeated_slices import one_per_position
 from osteomet.io.scan_record import Scan, blaming, describe
 from osteomet.io.series_choice import Choice, Series, Stack, choose_series, is_ct
 from osteomet.io.slice_geometry import Vectors, plan_stack
+from osteomet.io.volumes import volume_format
 from osteomet.volume import Volume
 
 PIXEL_DATA = (b"\xe0\x7f\x10\x00", b"\x7f\xe0\x00\x10")
@@ -75,7 +76,7 @@ def read_dicom(path: Path, series_uid: str | None = None) -> Scan:
         if path.is_file() and not is_zip(path):
             found = [_series_of(path.name, contents)]
         if not found:
-            raise InputError(f"holds no DICOM image{contents.fault}; expected a CT series")
+            raise InputError(f"holds no DICOM image{contents.fault}; {_advice(files)}")
         try:
             choice = choose_series(found, series_uid)
             volume, repairs = _read_stack(choice.stack)
@@ -128,6 +129,13 @@ def _parse(file: DicomFile) -> tuple[SeriesHeader, list[Frame]] | None:
         raise ValueError("the header of an image ends before its pixels")
     frames = frames_of(file, dataset) if header.is_multiframe else single_frame(file, dataset)
     return header, frames
+
+
+def _advice(files: list[DicomFile]) -> str:
+    volumes = [file.name for file in files if volume_format(Path(file.name)) is not None]
+    if not volumes:
+        return "expected a CT series"
+    return f"there is {' and '.join(volumes[:FILES_NAMED])}: give the file itself"
 
 
 def _series_of(name: str, contents: Contents) -> Series:

@@ -121,7 +121,7 @@ def make_frame(file: DicomFile, index: int, dataset: Dataset, groups: Sequence[D
     return Frame(
         file=file,
         index=index,
-        sop_uid=f"{text(dataset, 'SOPInstanceUID')}#{index}",
+        sop_uid=f"{text(dataset, 'SOPInstanceUID') or file.name}#{index}",
         shape=(int(number(dataset, "Rows") or 0), int(number(dataset, "Columns") or 0)),
         position=numbers(groups, "ImagePositionPatient", 3),
         orientation=numbers(groups, "ImageOrientationPatient", 6),

@@ -63,7 +63,7 @@ def _first_of_several(places: list[list[Frame]]) -> tuple[list[list[Frame]], tup
         for place in places:
             for frame in place:
                 counts[frame.timing[part]] += 1
-        values = sorted(counts, key=_numerically)
+        values = sorted(counts, key=_original_then_numerically)
         complete = [value for value in values if counts[value] == len(places)]
         if complete:
             kept = [[f for f in place if f.timing[part] == complete[0]] for place in places]
@@ -84,11 +84,11 @@ def _differ(place: list[Frame], part: int) -> bool:
     return len({frame.timing[part] for frame in place}) == len(place)
 
 
-def _numerically(value: str) -> tuple[float, str]:
+def _original_then_numerically(value: str) -> tuple[bool, float, str]:
     try:
-        return float(value), value
+        return False, float(value), value
     except ValueError:
-        return np.inf, value
+        return value.startswith("DERIVED"), np.inf, value
 
 
 def _without_copies(places: list[list[Frame]]) -> tuple[list[list[Frame]], tuple[str, ...]]:

@@ -144,7 +144,9 @@ def usable_stack(series: Series) -> Stack | Unusable:
     wrong = {frame.rescale_type for frame in slices} - HU_TYPES
     if wrong:
         return Unusable(NotCTError, f"in {' and '.join(sorted(wrong))}, not HU", "HU")
-    placed = [f for f in slices if f.position and f.orientation and f.spacing]
+    placed = [
+        f for f in slices if f.position and f.orientation and f.spacing and min(f.spacing) > 0
+    ]
     if not placed:
         return Unusable(
             GeometryError,
@@ -178,7 +180,8 @@ def _largest_stack(placed: list[Frame], total: int) -> Stack | Unusable:
     if slices < MIN_SLICES:
         return Unusable(
             GeometryError,
-            f"{slices} slice{'' if slices == 1 else 's'}",
+            f"{slices} slice{'' if slices == 1 else 's'}"
+            + (f" in {len(frames)} images" if len(frames) > slices else ""),
             f"at least {MIN_SLICES}: give the folder of the whole series",
         )
     return Stack(
@@ -204,17 +207,21 @@ def _preference(
     series: Series, stack: Stack, usable: list[tuple[Series, Stack]]
 ) -> tuple[object, ...]:
     """Sort key; a thin series of a small region loses to one that covers twice as much."""
-    widest = max(other.extent_mm for _, other in usable if other.plane == stack.plane)
     return (
         stack.plane != "axial",
         _is_head(series),
-        stack.extent_mm < widest / 2,
+        _is_short(stack, usable),
         round(stack.resolution_mm, 2),
         -stack.slices,
         "DERIVED" in stack.frames[0].image_type,
         series.header.number,
         series.header.uid,
     )
+
+
+def _is_short(stack: Stack, usable: list[tuple[Series, Stack]]) -> bool:
+    longest = max(other.extent_mm for _, other in usable if other.plane == stack.plane)
+    return stack.extent_mm < longest / 2
 
 
 def _is_head(series: Series) -> bool:
@@ -229,7 +236,8 @@ def _reason(
 ) -> str | None:
     others = [
         f"{other.label} ({s.plane}, {s.resolution_mm:g} mm, {s.slices} slices"
-        f"{', head' if _is_head(other) else ''})"
+        f"{', head' if _is_head(other) else ''}"
+        f"{f', only {s.extent_mm:.0f} mm long' if _is_short(s, usable) else ''})"
         for other, s in usable
         if other is not series
     ]
@@ -237,8 +245,8 @@ def _reason(
     if not others:
         return None
     return (
-        f"{series.label} is the thinnest {stack.plane} CT of {len(others) + 1} series "
-        f"({stack.resolution_mm:g} mm, {stack.slices} slices, {stack.extent_mm:.0f} mm); "
+        f"{series.label} was chosen of {len(others) + 1} series as the thinnest {stack.plane} CT of "
+        f"the body ({stack.resolution_mm:g} mm, {stack.slices} slices, {stack.extent_mm:.0f} mm); "
         f"left out: {', '.join(others)}"
     )
 
