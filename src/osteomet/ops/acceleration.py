@@ -43,15 +43,23 @@ _numba = _import_numba()
 NUMBA_ENABLED = _numba is not None
 
 FAST_MATH = {"contract", "reassoc", "nsz"}
-"""Products and sums may be fused and reordered; NaN and infinity keep their meaning."""
+"""What fast math may do: NaN and infinity keep their meaning, so that divergence shows."""
 
 
-def compile_kernel(function: Function) -> Function:
-    """Compile a loop over numpy arrays on its first call; without numba, leave it alone."""
+def compile_kernel(function: Function, fastmath: bool = True) -> Function:
+    """Compile a loop over numpy arrays on its first call; without numba, leave it alone.
+
+    Args:
+        function: the loop; a decorator where nothing else is given.
+        fastmath: fuse and reorder products and sums for vectors. Without it results equal
+            those of torch to the last bit.
+    """
     if _numba is None:
         return function
     plain = inspect.unwrap(function)  # the shape checker of the tests wraps what it sees
-    compile_it = partial(_numba.njit, nogil=True, error_model="numpy", fastmath=FAST_MATH)
+    compile_it = partial(
+        _numba.njit, nogil=True, error_model="numpy", fastmath=fastmath and FAST_MATH
+    )
     try:
         compiled: Function = compile_it(cache=True)(plain)
     except RuntimeError:  # neither the package nor a home folder can be written: no cache
