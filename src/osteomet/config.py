@@ -44,7 +44,7 @@ class PreprocessConfig(Section):
 class BackboneConfig(Section):
     """Which network makes feature levels."""
 
-    name: str = "convnextv2_atto"
+    name: str = "convnextv2_femto"
     stem_stride: Literal[2, 4] = 4
     """Voxels per cell of the finest level; 2 adds level 1 for small lesions, 8 times dearer."""
     drop_path: Fraction = 0.0
@@ -126,7 +126,7 @@ class MaskHeadConfig(Section):
     """Mask region over box, per axis: a box a little too small does not cut its lesion."""
     image_crop: bool = True
     """The head also sees the image at the mask's resolution."""
-    rois_per_image: Count = 12
+    rois_per_image: Count = 8
 
     @model_validator(mode="after")
     def _even(self) -> "MaskHeadConfig":
@@ -195,7 +195,7 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Which patches the network is trained on."""
 
-    patch_size: tuple[Count, Count, Count] = (96, 96, 96)
+    patch_size: tuple[Count, Count, Count] = (80, 80, 80)
     lesion_fraction: Fraction = 0.7
     """Share of patches centred near a lesion; the rest fall anywhere with bone."""
     min_visible_fraction: Fraction = 0.3
@@ -212,7 +212,9 @@ class TrainingConfig(Section):
     max_steps: Count = 4000
     budget_minutes: Positive | None = None
     """Wall-clock budget: 30 steps are timed, then the total is fixed and saved."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 1.5e-3
+    reference_fan_in: int = Field(default=128, ge=0)
+    """Fan-in of a layer that learns at ``learning_rate``; others inversely; 0: all alike."""
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_steps: int = Field(default=100, ge=0)
     schedule: Literal["cosine", "step", "exponential"] = "cosine"

@@ -98,7 +98,8 @@ class Volume:
 
     def world_to_index(self, world_xyz_mm: Points) -> Points:
         """Map LPS ``(x, y, z)`` mm to fractional centre indices ``(k, j, i)``."""
-        return np.linalg.solve(self.affine[:3, :3], (world_xyz_mm - self.affine[:3, 3]).T).T
+        index: Points = np.linalg.solve(self.affine[:3, :3], (world_xyz_mm - self.affine[:3, 3]).T)
+        return index.T
 
     def edge_to_world(self, edge_zyx: Points) -> Points:
         """Map voxel-edge coordinates, those of boxes, to LPS ``(x, y, z)`` mm."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
 from osteomet.data.manifest import Case, MaskKind
@@ -82,6 +82,40 @@ def read_annotations(case: Case, volume: Volume, spacing_mm: float) -> Annotatio
         ignore = np.array([mask_box(one) for one in instance_masks(regions, spacing_mm)])
         ignore = ignore.reshape(-1, 6)
     return Annotations(masks, boxes, ignore, tuple(warnings))
+
+
+def instances_on_scan(
+    case: Case, volume: Volume
+) -> tuple[Integer[np.ndarray, "z y x"], Bool[np.ndarray, "z y x"] | None]:
+    """Return the true lesions as a label map on the scan's own grid, and what to ignore.
+
+    Args:
+        case: where the annotations are.
+        volume: the scan as it was read.
+
+    Raises:
+        AnnotationError: a mask is on another grid, or lesions are given as boxes alone, which
+            have no voxels to compare with.
+    """
+    if case.mask is None and case.boxes is not None:
+        raise AnnotationError(
+            f"{case.boxes}: has boxes and no mask for scan {case.scan_id}; expected a mask: "
+            "Dice and detection are measured against voxels"
+        )
+    instances = np.zeros(volume.shape, dtype=np.int16)
+    if case.mask is not None:
+        labels = _read_on_grid(case.mask, volume)
+        split = case.mask_kind is MaskKind.AUTO and int(labels.voxels.max(initial=0)) == 1
+        turned = (_components(labels) if split else labels).voxels
+        instances = instances.astype(turned.dtype)
+        # closest_lps gives a view, so that writing into it fills the scan's own axes.
+        Volume(instances, volume.affine).closest_lps().voxels[...] = turned
+    if case.ignore is None:
+        return instances, None
+    ignore = np.zeros(volume.shape, dtype=np.uint8)
+    regions = _read_on_grid(case.ignore, volume).voxels > 0
+    Volume(ignore, volume.affine).closest_lps().voxels[...] = regions
+    return instances, ignore.astype(bool)
 
 
 def read_boxes_mm(path: Path, image: Path) -> Boxes:

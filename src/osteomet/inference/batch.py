@@ -9,6 +9,7 @@ from osteomet.findings import Findings
 from osteomet.inference.outputs import write_results
 from osteomet.inference.pipeline import Predictor, Progress
 from osteomet.inference.scan_id import distinct
+from osteomet.io.scan import Scan
 
 EXIT_FAILED = 2
 
@@ -18,7 +19,7 @@ class Outcome:
     """What became of one input.
 
     Attributes:
-        source: the input.
+        source: the input; the name in its series for a scan already read.
         folder: where its results lie; None where it failed.
         findings: what was found; None where it failed.
         error: one line that says why it failed; None where it did not.
@@ -31,7 +32,7 @@ class Outcome:
 
 
 def predict_many(
-    sources: Sequence[Path],
+    sources: Sequence[Path | Scan],
     out: Path,
     predictor: Predictor,
     *,
@@ -44,7 +45,7 @@ def predict_many(
     earlier run is replaced.
 
     Args:
-        sources: files and folders, each one scan.
+        sources: files and folders, each one scan, or scans already read.
         out: the folder of the results' folders.
         predictor: the weights on their device.
         report: told of each outcome as soon as it is known.
@@ -55,9 +56,10 @@ def predict_many(
     """
     outcomes: list[Outcome] = []
     taken: list[str] = []
-    for source in sources:
+    for given in sources:
+        source = Path(given.info.source) if isinstance(given, Scan) else given
         try:
-            prediction = predictor.predict(source, progress=progress)
+            prediction = predictor.predict(given, progress=progress)
             scan_id = distinct(prediction.findings.scan_id, taken)
             taken.append(scan_id)
             prediction = prediction.renamed(scan_id)

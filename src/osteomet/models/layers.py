@@ -14,6 +14,9 @@ from osteomet.ops.depthwise_conv import depthwise_conv3d
 
 Features = Float[Tensor, "batch channels z y x"]
 
+FOCUS_CELLS = 1.2
+"""Spread of a depthwise kernel's first weights about its centre."""
+
 
 class LayerNorm3d(nn.LayerNorm):
     """Normalise the channels of each voxel."""
@@ -37,6 +40,26 @@ class DepthwiseConv3d(nn.Conv3d):
 
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__(channels, channels, kernel_size, padding=kernel_size // 2, groups=channels)
+
+    @torch.no_grad()
+    def focus(self) -> None:
+        """Let the weights fall off from the centre, at the variance they had.
+
+        Of 343 equal random weights the cell itself would get one part: every feature would
+        start as an average of noise over the neighbourhood, and place would have to be learned.
+        """
+        side = self.kernel_size[0]
+        offset = torch.arange(side) - side // 2
+        window = (-offset.square() / (2 * FOCUS_CELLS**2)).exp()
+        window = window[:, None, None] * window[:, None] * window
+        self.weight.mul_(window * (side**3 / window.square().sum()).sqrt())
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Pass each cell on, and a little of its neighbours."""
+        self.weight.mul_(0.3)
+        middle = self.kernel_size[0] // 2
+        self.weight[:, 0, middle, middle, middle] = 1.0
 
     def forward(self, x: Features) -> Features:
         if self.bias is None:
@@ -100,6 +123,10 @@ def initialise(module: nn.Module) -> None:
             nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="linear")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+        if isinstance(layer, DepthwiseConv3d):
+            layer.focus()
+        if isinstance(layer, SeparableConv3d):
+            layer.depthwise.start_as_identity()
 
 
 def drop_path(branch: Features, probability: float, training: bool) -> Features:

@@ -15,6 +15,9 @@ from osteomet.config import ModelConfig
 from osteomet.models.layers import PointwiseConv3d, depth_to_space, initialise
 from osteomet.structures import Targets
 
+LESION_WEIGHT = 0.1
+"""Cross-entropy of the lesions' voxels, as a mean of its own, beside that of all others."""
+
 
 class SegmentationBranch(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
@@ -58,11 +61,12 @@ def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) 
     """
     truth = torch.stack([target.instances > 0 for target in targets]).to(logits)
     counted = _counted(logits, targets)
-    entropy = F.binary_cross_entropy_with_logits(
-        logits, truth, weight=counted, reduction="none" if counted is not None else "mean"
-    )
-    if counted is not None:
-        entropy = entropy.sum() / counted.sum().clamp(min=1)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, weight=counted, reduction="none")
+    inside = (entropy * truth).sum()
+    # A mean over all voxels hardly feels the lesions, a thousandth of them: it would stand
+    # still until the Dice term moves.
+    outside = (entropy.sum() - inside) / (truth.numel() - truth.sum()).clamp(min=1)
+    entropy = LESION_WEIGHT * inside / truth.sum().clamp(min=1) + outside
     p = logits.sigmoid() if counted is None else logits.sigmoid() * counted
     overlap, total = 2 * (p * truth).sum(), p.sum() + truth.sum()
     has_lesion = (truth.sum() > 0).to(logits)

@@ -162,7 +162,7 @@ class Trainer:
         seed_torch(self.settings.seed, "step", step, self.fabric.global_rank)
         rate = learning_rate(step, self.progress.total_steps, self.settings)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_scale"]
         device = self.fabric.device
         images = batch.images.to(device, non_blocking=True)
         _, losses = self.model(images, [targets.to(device) for targets in batch.targets])

@@ -4,10 +4,16 @@ Steps count from 0.
 """
 
 import math
+from collections import defaultdict
 
 from torch import nn, optim
 
 from osteomet.config import TrainingConfig
+from osteomet.models.layers import DepthwiseConv3d
+
+FOCUSED_TAPS = 77
+RATE_SCALES = (0.05, 4.0)
+"""Bounds of a layer's learning rate over the given one."""
 
 
 def learning_rate(step: int, total_steps: int | None, config: TrainingConfig) -> float:
@@ -46,14 +52,36 @@ def adamw(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
 
     Biases, norms and GRN's gamma and beta set a scale or an offset: decay would pull them
     from where the data put them.
+
+    Adam moves every weight by about the learning rate, so that a layer's output moves by the
+    rate times the number of its inputs: one rate is far too fast for a head with 16,000 inputs
+    and too slow for a pointwise convolution with 48. With ``config.reference_fan_in`` each
+    layer's rate is scaled to its fan-in (the rule of Tensor Programs V, arXiv:2203.03466); a
+    group's ``rate_scale`` keeps the factor for the schedule.
     """
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        is_weight = parameter.ndim > 1 and name.rpartition(".")[2] not in ("bias", "gamma", "beta")
-        (decayed if is_weight else free).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
-    return optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = defaultdict(list)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            is_weight = parameter.ndim > 1 and name not in ("bias", "gamma", "beta")
+            scale = _rate_scale(module, parameter, config) if is_weight else 1.0
+            groups[scale, is_weight].append(parameter)
+    return optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "weight_decay": config.weight_decay if is_weight else 0.0,
+                "rate_scale": scale,
+            }
+            for (scale, is_weight), parameters in sorted(groups.items(), key=lambda g: g[0])
+        ],
+        lr=config.learning_rate,
+    )
+
+
+def _rate_scale(module: nn.Module, weight: nn.Parameter, config: TrainingConfig) -> float:
+    if config.reference_fan_in == 0:
+        return 1.0
+    # Of a focused depthwise kernel's taps about this many carry weight.
+    fan_in = FOCUSED_TAPS if isinstance(module, DepthwiseConv3d) else weight[0].numel()
+    low, high = RATE_SCALES
+    return min(high, max(low, config.reference_fan_in / fan_in))

@@ -6,6 +6,7 @@ in Table 9 and Appendix A. Written from the paper; only the rank of the kernels 
 
 import itertools
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -104,9 +105,8 @@ class ConvNeXtV2(nn.Module):
         self.channels = dict(zip(self.levels, dims, strict=True))
         last = max(1, sum(depths) - 1)
         rates = [config.drop_path * block / last for block in range(sum(depths))]
-        self.entries = nn.ModuleList(
-            [nn.Sequential(PatchifyConv3d(1, dims[0], config.stem_stride), LayerNorm3d(dims[0]))]
-        )
+        stem = PatchifyConv3d(1, dims[0], config.stem_stride)
+        self.entries = nn.ModuleList([nn.Sequential(stem, LayerNorm3d(dims[0]))])
         for narrow, wide in itertools.pairwise(dims):
             self.entries.append(nn.Sequential(LayerNorm3d(narrow), PatchifyConv3d(narrow, wide, 2)))
         self.stages = nn.ModuleList(
@@ -116,7 +116,7 @@ class ConvNeXtV2(nn.Module):
         initialise(self)
         # The norm behind the stem keeps only the direction of each cell's features. Without a
         # bias bright and faint cells would have the same direction, and HU would be lost.
-        nn.init.normal_(self.entries[0][0].bias, std=0.5)
+        nn.init.normal_(cast("Tensor", stem.bias), std=0.5)
         for block in self.modules():
             if isinstance(block, ConvNeXtV2Block):
                 # Residual branches start small, so that the sum over blocks keeps its variance.

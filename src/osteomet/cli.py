@@ -1,0 +1,250 @@
+"""The command line: parse, call, print."""
+
+import dataclasses
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import osteomet
+from osteomet.checkpoint import DEFAULT_WEIGHTS, load_weights
+from osteomet.config import Config, load_config, parse_assignment
+from osteomet.data.manifest import Case, read_cohort
+from osteomet.demo import run_demo
+from osteomet.errors import ConfigError, InputError, OsteometError
+from osteomet.evaluation.tables import to_markdown, write_tables
+from osteomet.inference.batch import Outcome, exit_status, predict_many
+from osteomet.inference.cohort import evaluate_cohort, predict_cohort
+from osteomet.inference.outputs import REPORT
+from osteomet.inference.pipeline import Predictor
+from osteomet.io.scan import read_scan
+from osteomet.simulate.cohort import write_cohort
+from osteomet.training.calibrate import calibrate as calibrate_weights
+from osteomet.training.run import train as train_model
+
+NOTICE = "Research software. Not a medical device. Not for diagnosis."
+
+app = typer.Typer(
+    help="Find bone metastases in CT and predict whether their primary is lung cancer.\n\n"
+    + NOTICE,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(stderr=True)
+
+CohortFile = Annotated[Path, typer.Option("--cohort", help="cohort.csv")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps")]
+Weights = Annotated[str, typer.Option(help="name of bundled weights, or a path")]
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the new cohort")],
+    patients: Annotated[int, typer.Option(min=1, help="how many")] = 20,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    splits: Annotated[str, typer.Option(help="shares of patients")] = "train=0.8,val=0.2",
+) -> None:
+    """Write simulated patients and their cohort.csv; an interrupted run is taken up again."""
+    path = write_cohort(output, patients, seed, None, workers, _shares(splits))
+    console.print(f"{patients} patients in {escape(str(path))}")
+
+
+@app.command()
+def train(
+    cohort: CohortFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
+    config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
+    device: Device = "auto",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, any number of times")
+    ] = None,
+) -> None:
+    """Train a detector on the scans with split train, checked on those with split val."""
+    settings = load_config(config) if config else Config()
+    settings = settings.updated(dict(parse_assignment(text) for text in assignments or ()))
+    result = train_model(
+        cohort,
+        settings,
+        output,
+        resume=resume,
+        device=device,
+        provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
+        console=console,
+    )
+    console.print(
+        f"{result.outcome} after step {result.step} in {result.seconds / 60:.1f} minutes; lowest "
+        f"validation loss {result.best_loss:.4f} at step {result.best_step}: "
+        f"{escape(str(result.weights))}"
+    )
+
+
+@app.command()
+def calibrate(
+    weights: Annotated[str, typer.Argument(help="weights, or the folder of a run")],
+    cohort: CohortFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="file of the new weights")],
+    split: Annotated[str, typer.Option(help="scans the detector was not trained on")] = "val",
+    false_positives: Annotated[float, typer.Option(min=0.0, help="per scan")] = 1.0,
+    device: Device = "auto",
+) -> None:
+    """Choose the operating threshold and fit the second stage, which predicts the primary."""
+    path = Path(weights)
+    loaded = load_weights(path / "weights.safetensors" if path.is_dir() else weights)
+    with _bar("calibrating") as bar:
+        task = bar.add_task("scans", total=None)
+        result = calibrate_weights(
+            loaded,
+            _cases(cohort, split),
+            output,
+            device=device,
+            false_positives=false_positives,
+            progress=lambda done, count: bar.update(task, completed=done, total=count),
+        )
+    for name, value in dataclasses.asdict(result).items():
+        console.print(f"{name}: {value:.4g}")
+
+
+@app.command()
+def predict(  # noqa: PLR0913, PLR0917 - a command's options are its interface
+    inputs: Annotated[list[Path] | None, typer.Argument(help="DICOM, NIfTI, NRRD or MHA")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the results")] = Path(
+        "results"
+    ),
+    cohort: Annotated[Path | None, typer.Option(help="cohort.csv instead of inputs")] = None,
+    split: Annotated[str | None, typer.Option(help="of the cohort; none takes all")] = None,
+    weights: Weights = DEFAULT_WEIGHTS,
+    device: Device = "auto",
+    series_uid: Annotated[str | None, typer.Option(help="which series of one input")] = None,
+    threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    prior_lung: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+) -> None:
+    """Find the lesions of each scan; one folder a scan, with masks, tables and a report."""
+    sources = inputs or []
+    if bool(sources) == (cohort is not None):
+        raise ConfigError("expected either scans or --cohort: give one of them")
+    if series_uid is not None and len(sources) != 1:
+        raise ConfigError(f"--series-uid with {len(sources)} inputs; expected exactly one")
+    predictor = Predictor(weights, device, operating_threshold=threshold, prior_lung=prior_lung)
+    if cohort is not None:
+        outcomes = predict_cohort(_cases(cohort, split), output, predictor, report=_tell)
+    elif series_uid is not None:
+        scan = read_scan(sources[0], series_uid)
+        outcomes = predict_many([scan], output, predictor, report=_tell)
+    else:
+        outcomes = predict_many(sources, output, predictor, report=_tell)
+    raise typer.Exit(exit_status(outcomes))
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="folder that osteomet predict wrote")],
+    cohort: CohortFile,
+    split: Annotated[str | None, typer.Option(help="of the cohort; none takes all")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="for tables")] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="bootstrap draws of patients")] = 2000,
+) -> None:
+    """Compare predictions with the cohort's masks and primaries, with intervals."""
+    evaluation = evaluate_cohort(predictions, _cases(cohort, split), resamples=resamples)
+    Console().print(to_markdown(evaluation.estimates), markup=False, soft_wrap=True)
+    if output is not None:
+        write_tables(evaluation, output)
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o")] = Path("demo"),
+    weights: Weights = DEFAULT_WEIGHTS,
+    device: Device = "auto",
+) -> None:
+    """Simulate a patient as a DICOM series, predict it, and compare with the truth."""
+    result = run_demo(output, Predictor(weights, device))
+    for sentence in result.summary():
+        console.print(sentence)
+    console.print(NOTICE)
+    console.print(f"Report: {escape(str(result.report))}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"osteomet {osteomet.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it, stop")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; a user's error is one line and exit code 2."""
+    try:
+        app()
+    except OsteometError as error:
+        console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
+        sys.exit(2)
+
+
+def _tell(outcome: Outcome) -> None:
+    name = escape(outcome.source.name)
+    if outcome.findings is None or outcome.folder is None:
+        console.print(f"[bold red]error:[/] {escape(outcome.error or name)}", soft_wrap=True)
+        return
+    findings = outcome.findings
+    p_lung = findings.primary.p_lung
+    primary = "no primary without a lesion" if p_lung is None else f"p(lung) {p_lung:.2f}"
+    provenance = findings.provenance
+    console.print(
+        f"{name}: {len(findings.lesions)} lesions, {primary}, "
+        f"{provenance.seconds['total']:.1f} s, {provenance.peak_memory_mb:.0f} MB: "
+        f"{escape(str(outcome.folder / REPORT))}",
+        soft_wrap=True,
+    )
+    for warning in findings.warnings:
+        console.print(f"  warning: {escape(warning)}", soft_wrap=True)
+
+
+def _cases(path: Path, split: str | None) -> Sequence[Case]:
+    cohort = read_cohort(path)
+    cases = cohort.cases if split is None else cohort.of_split(split)
+    if not cases:
+        there = sorted({str(case.split) for case in cohort.cases})
+        raise InputError(f"{path}: no scan has split {split!r}; there are {', '.join(there)}")
+    return cases
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares = {}
+    for part in text.split(","):
+        name, _, value = part.partition("=")
+        try:
+            shares[name.strip()] = float(value)
+        except ValueError as error:
+            raise ConfigError(f"--splits {text}: expected name=share,name=share") from error
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ConfigError(f"--splits {text}: shares add up to {sum(shares.values()):g}, not 1")
+    return shares
+
+
+@contextmanager
+def _bar(description: str) -> Iterator[Progress]:
+    columns = (TextColumn(description), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield bar
+
+
+if __name__ == "__main__":
+    main()
