@@ -245,8 +245,8 @@ def _reason(
     if not others:
         return None
     return (
-        f"{series.label} was chosen of {len(others) + 1} series as the thinnest {stack.plane} CT of "
-        f"the body ({stack.resolution_mm:g} mm, {stack.slices} slices, {stack.extent_mm:.0f} mm); "
+        f"{series.label} was chosen of {len(others) + 1} series as the thinnest {stack.plane} CT "
+        f"of the body ({stack.resolution_mm:g} mm, {stack.slices} slices, {stack.extent_mm:.0f} mm); "
         f"left out: {', '.join(others)}"
     )
 
