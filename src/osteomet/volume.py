@@ -98,8 +98,9 @@ class Volume:
 
     def world_to_index(self, world_xyz_mm: Points) -> Points:
         """Map LPS ``(x, y, z)`` mm to fractional centre indices ``(k, j, i)``."""
-        index: Points = np.linalg.solve(self.affine[:3, :3], (world_xyz_mm - self.affine[:3, 3]).T)
-        return index.T
+        offset = world_xyz_mm - self.affine[:3, 3]
+        index: Points = offset @ np.linalg.inv(self.affine[:3, :3]).T
+        return index
 
     def edge_to_world(self, edge_zyx: Points) -> Points:
         """Map voxel-edge coordinates, those of boxes, to LPS ``(x, y, z)`` mm."""
