@@ -246,8 +246,8 @@ def _reason(
         return None
     return (
         f"{series.label} was chosen of {len(others) + 1} series as the thinnest {stack.plane} CT "
-        f"of the body ({stack.resolution_mm:g} mm, {stack.slices} slices, {stack.extent_mm:.0f} mm); "
-        f"left out: {', '.join(others)}"
+        f"of the body ({stack.resolution_mm:g} mm, {stack.slices} slices, "
+        f"{stack.extent_mm:.0f} mm); left out: {', '.join(others)}"
     )
 
 
