@@ -2,6 +2,11 @@ import numpy as np
 import pytest
 
 from osteomet.simulate import SimulationConfig, simulate_patient
+from osteomet.simulate.lesions import draw_diameter
+from osteomet.simulate.patient import random_streams
+from osteomet.simulate.phantom import draw_phantom
+from osteomet.simulate.primaries import APPEARANCES, LUNG, draw_age_and_sex, draw_tumour
+from osteomet.simulate.scanner import average_slices, draw_protocol
 
 SMALL = SimulationConfig(field_mm=(70.0, 75.0), lesion_free_share=0.0)
 
@@ -45,3 +50,58 @@ def test_patient_without_metastases():
 
     assert patient.lesions == ()
     assert not patient.instances.any()
+
+
+def bone_of(seed, config):
+    """Return where the patient's bone is by anatomy, whatever lesions did to it."""
+    who, where, _, how = random_streams(seed)
+    _, tumour = draw_tumour(who, config.lung_share)
+    age, _ = draw_age_and_sex(who, tumour)
+    protocol = draw_protocol(how, config.field_mm)
+    inside = draw_phantom(where, config, protocol, age).inside
+    return average_slices(inside.astype(np.float32), protocol.substeps) > 0.5
+
+
+def test_a_threshold_does_not_find_the_lesions():
+    # The best single window of HU inside bone, chosen with the answer at hand.
+    config = SimulationConfig(field_mm=(70.0, 75.0))
+    values, truth = [], []
+    for seed in range(12):
+        patient, bone = simulate_patient(seed, config), bone_of(seed, config)
+        values.append(patient.volume.voxels[bone])
+        truth.append(patient.instances[bone] > 0)
+    hu, lesion = np.concatenate(values), np.concatenate(truth)
+    edges = np.quantile(hu, np.linspace(0, 1, 41))
+    total = np.histogram(hu, edges)[0].cumsum()
+    found = np.histogram(hu[lesion], edges)[0].cumsum()
+    total, found = np.append(0, total), np.append(0, found)
+    f1 = 2 * (found - found[:, None]) / (total - total[:, None] + lesion.sum())
+
+    assert np.triu(f1).max() < 0.5
+
+
+def test_diameters_follow_the_prior():
+    rng = np.random.default_rng(0)
+    config = SimulationConfig()
+    kinds = rng.choice(len(APPEARANCES), 4000, p=LUNG.shares())
+
+    drawn = [draw_diameter(rng, config, APPEARANCES[k]) for k in kinds]
+
+    low, middle, high = np.percentile(drawn, [5, 50, 95])
+    assert low == pytest.approx(5.8, rel=0.12)
+    assert middle == pytest.approx(14.8, rel=0.08)
+    assert high == pytest.approx(36.0, rel=0.12)
+
+
+def test_lesions_keep_the_volume_asked_for_where_bone_allows():
+    config = SimulationConfig(
+        field_mm=(80.0, 80.0), lesion_free_share=0.0, median_diameter_mm=8.0, diameter_spread=0.0,
+        thoracic_share=0.0, lumbar_share=1.0,
+    )  # fmt: skip
+
+    sizes = [
+        lesion.diameter_mm for seed in range(2) for lesion in simulate_patient(seed, config).lesions
+    ]
+
+    assert sizes
+    assert np.median(sizes) == pytest.approx(8.0, rel=0.15)

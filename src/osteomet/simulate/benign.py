@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from osteomet.simulate.anatomy import Part
+from osteomet.simulate.bones import Part
 from osteomet.simulate.lesions import grow_blob
 from osteomet.simulate.noise import smooth, textured
 from osteomet.simulate.phantom import Phantom

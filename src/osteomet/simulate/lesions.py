@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 from scipy import ndimage
 
-from osteomet.simulate.anatomy import Part
+from osteomet.simulate.bones import Part
 from osteomet.simulate.noise import Field, smooth, textured
 from osteomet.simulate.phantom import Phantom
 from osteomet.simulate.primaries import Appearance, LesionType

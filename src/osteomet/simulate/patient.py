@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Int
 
 from osteomet.findings import PrimaryTumour
-from osteomet.simulate.anatomy import Part, Region
+from osteomet.simulate.anatomy import Region
 from osteomet.simulate.benign import add_benign_findings
+from osteomet.simulate.bones import Part
 from osteomet.simulate.lesions import Blob, add_metastasis, draw_diameter, grow_blob
 from osteomet.simulate.phantom import Phantom, draw_phantom
 from osteomet.simulate.primaries import (
@@ -89,11 +90,7 @@ def simulate_patient(seed: int, config: SimulationConfig | None = None) -> Simul
         config: the priors; the defaults if None.
     """
     config = config or SimulationConfig()
-    # Who the patient is does not depend on how many numbers the drawing uses.
-    who, where, what, how = (
-        np.random.default_rng(s)
-        for s in np.random.SeedSequence([SIMULATION_VERSION, seed]).spawn(4)
-    )
+    who, where, what, how = random_streams(seed)
     primary, tumour = draw_tumour(who, config.lung_share)
     age, sex = draw_age_and_sex(who, tumour)
     appearances = draw_appearances(who, tumour, draw_count(who, config))
@@ -119,6 +116,15 @@ def simulate_patient(seed: int, config: SimulationConfig | None = None) -> Simul
         centre=protocol.centre,
         region=phantom.region,
     )
+
+
+def random_streams(seed: int) -> tuple[np.random.Generator, ...]:
+    """Return the sources of a patient's identity, anatomy, lesions and scan.
+
+    Apart, so that who the patient is does not depend on how many numbers drawing uses.
+    """
+    sequence = np.random.SeedSequence([SIMULATION_VERSION, seed])
+    return tuple(np.random.default_rng(child) for child in sequence.spawn(4))
 
 
 def _grow_metastases(
@@ -147,9 +153,9 @@ def _grow_metastases(
 def _stiffness(rng: np.random.Generator, appearance: Appearance, diameter_mm: float) -> float:
     # The larger a lytic lesion, the likelier it has broken out of the bone.
     if appearance.expansile:
-        return float(rng.uniform(0.15, 0.6))
+        return float(rng.uniform(0.25, 0.9))
     if appearance.cortical:
-        return float(rng.uniform(0.8, 2.0))
+        return float(rng.uniform(1.5, 5.0))
     if appearance.type is not LesionType.SCLEROTIC and rng.random() < diameter_mm / 45:
         return float(rng.uniform(0.7, 2.5))
     return 12.0

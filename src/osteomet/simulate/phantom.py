@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
-from osteomet.simulate.anatomy import Part, Region, draw_abdomen, draw_pelvis, draw_thorax
+from osteomet.simulate.anatomy import Region, draw_abdomen, draw_pelvis, draw_thorax
+from osteomet.simulate.bones import Part
 from osteomet.simulate.noise import Field, smooth, textured
 from osteomet.simulate.scanner import Protocol
 from osteomet.simulate.settings import SimulationConfig
