@@ -1,3 +1,107 @@
-"""osteomet finds bone metastases in CT and predicts whether their primary is lung cancer."""
+"""osteomet finds bone metastases in CT and predicts whether their primary is lung cancer.
+
+Read the files in the order of the data flow; each line is one step::
+
+    errors.py                         what a user can cause and fix
+    config.py                         all settings, from TOML, kept in the weights
+    volume.py                         CT voxels (z, y, x) and their place in the patient, LPS mm
+    structures.py                     targets, proposals and detections: what stages hand over
+    findings.py                       what was found, frozen, to and from JSON: the border
+
+    io/scan.py                        any file or folder -> scan
+    io/scan_record.py                 the scan: volume, where it came from, warnings
+    io/dicom.py                       a DICOM series: find, choose, order, decode, place
+    io/dicom_files.py                 files of a folder, a zip, or beside one file
+    io/dicom_headers.py               one record per image, before its pixels
+    io/multiframe.py                  Enhanced CT: many images in one file
+    io/series_choice.py               which of several series
+    io/repeated_slices.py             copies, phases and overlaps at one position
+    io/slice_geometry.py              positions of slices -> one grid, or why there is none
+    io/pixels.py                      stored pixels -> HU, plane by plane
+    io/hounsfield.py                  padding, overflow, and whether values can be HU at all
+    io/volumes.py                     NIfTI, NRRD and MetaImage, read and written
+    io/nifti.py                       what SimpleITK does not tell about a NIfTI header
+    io/dicom_writer.py                a volume -> a valid CT series
+
+    ops/boxes.py                      volume, IoU, GIoU, deltas, clipping
+    ops/nms.py                        suppression and weighted clustering of boxes
+    ops/roi_align.py                  features inside boxes, with gradient
+    ops/roi_align_kernels.py          its loops on a CPU
+    ops/masks.py                      label map -> crops of boxes -> voxels
+    ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
+    ops/acceleration.py               compiled loops, and the switch that turns them off
+
+    data/manifest.py                  cohort.csv, and its split by patient
+    data/annotations.py               masks, boxes and ignored regions of a scan
+    data/preprocess.py                scan <-> the model's isotropic grid, HU -> unit variance
+    data/resample.py                  linear resampling in slabs
+    data/store.py                     resampled scans on disk
+    data/augment.py                   random turns, scales and intensities of a patch
+    data/patches.py                   patch number k of a seed, and batches of them
+
+    simulate/settings.py              priors of a simulated cohort
+    simulate/primaries.py             how the metastases of each primary look
+    simulate/anatomy.py               organs and bones of a field of view
+    simulate/bones.py                 vertebrae, ribs, sacrum, hips
+    simulate/shapes.py                signed distances to shapes
+    simulate/noise.py                 random fields
+    simulate/phantom.py               a patient without lesions, in HU
+    simulate/lesions.py               metastases grown in bone
+    simulate/benign.py                findings that resemble them
+    simulate/scanner.py               sampling, blur and noise of two centres
+    simulate/patient.py               one seed -> one patient and the truth
+    simulate/cohort.py                a folder of patients
+
+    models/layers.py                  what backbone, neck and heads share
+    models/backbones/convnextv2.py    images -> feature levels
+    models/fpn.py                     levels -> pyramid
+    models/anchors.py                 reference boxes in mm
+    models/matching.py                which boxes train as which lesion
+    models/rpn.py                     pyramid -> proposals
+    models/segmentation.py            auxiliary dense segmentation
+    models/roi_heads.py               proposals -> class, box, mask, embedding
+    models/mask_rcnn.py               the whole model in ten lines
+    models/primary.py                 a patient's lesions -> p(lung)
+    checkpoint.py                     weights on disk, without pickle
+
+    evaluation/detection.py           hit rule, FROC
+    evaluation/segmentation.py        Dice
+    evaluation/primary.py             AUC and Brier score of patients
+    evaluation/statistics.py          bootstrap over patients
+    evaluation/scan.py                one scan against its truth
+    evaluation/cohort.py              all figures of a cohort
+    evaluation/tables.py              as Markdown, CSV and JSON
+
+    reporting/figures.py              planes and projections
+    reporting/html.py                 report.html
+    reporting/lesions_csv.py          lesions.csv
+    reporting/files.py                files appear whole or not at all
+
+    inference/pipeline.py             CT -> findings: the whole story
+    inference/tiles.py                where bone is, and the tiles that cover it
+    inference/merge.py                detections of tiles -> detections of the scan
+    inference/lesions.py              detections -> measured lesions on the scan's grid
+    inference/devices.py              cpu, cuda or mps
+    inference/resources.py            seconds and memory
+    inference/scan_id.py              the name of a result
+    inference/outputs.py              the result's folder
+    inference/batch.py                many scans
+    inference/cohort.py               the scans of a cohort, and their evaluation
+
+    training/run.py                   cohort.csv -> a folder with weights
+    training/run_folder.py            what is in that folder
+    training/loop.py                  the steps
+    training/budget.py                minutes -> number of steps
+    training/schedule.py              learning rate, RoI warm-up, weight decay
+    training/ema.py                   averaged weights
+    training/validation.py            losses, sensitivity and Dice on fixed patches
+    training/state.py                 what a resumed run needs
+    training/interrupt.py             stop between two steps
+    training/logs.py                  CSV, TensorBoard, progress bar
+    training/calibrate.py             operating threshold and second stage
+
+    demo.py                           a simulated patient, from DICOM to report
+    cli.py                            the command line
+"""
 
 __version__ = "0.1.0"
