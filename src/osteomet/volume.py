@@ -94,7 +94,8 @@ class Volume:
 
     def index_to_world(self, index_zyx: Points) -> Points:
         """Map voxel centres, given as ``(k, j, i)`` indices, to LPS ``(x, y, z)`` mm."""
-        return index_zyx @ self.affine[:3, :3].T + self.affine[:3, 3]
+        world: Points = index_zyx @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return world
 
     def world_to_index(self, world_xyz_mm: Points) -> Points:
         """Map LPS ``(x, y, z)`` mm to fractional centre indices ``(k, j, i)``."""
