@@ -16,10 +16,13 @@ from osteomet.errors import ConfigError
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False
+    )
 
 
 class PreprocessConfig(Section):
@@ -41,18 +44,29 @@ class PreprocessConfig(Section):
         return self
 
 
+PUBLISHED_STAGES = 4
+
+
 class BackboneConfig(Section):
     """Which network makes feature levels."""
 
     name: str = "convnextv2_femto"
     stem_stride: Literal[2, 4] = 4
     """Voxels per cell of the finest level; 2 adds level 1 for small lesions, 8 times dearer."""
-    drop_path: Fraction = 0.0
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Stochastic depth of the last block; earlier blocks drop linearly less."""
     depths: tuple[Count, ...] | None = None
     """Blocks per stage; None takes the published size."""
     dims: tuple[Count, ...] | None = None
     """Channels per stage; None takes the published size."""
+
+    @model_validator(mode="after")
+    def _as_many_depths_as_dims(self) -> "BackboneConfig":
+        depths = PUBLISHED_STAGES if self.depths is None else len(self.depths)
+        dims = PUBLISHED_STAGES if self.dims is None else len(self.dims)
+        if depths != dims or dims == 0:
+            raise ValueError(f"depths are of {depths} stages and dims of {dims}; expected as many")
+        return self
 
 
 class NeckConfig(Section):
@@ -64,6 +78,12 @@ class NeckConfig(Section):
     convolution: Literal["separable", "dense"] = "separable"
     """Of pyramid and RPN: depthwise 7x7x7 and pointwise, or the textbook's ``dense`` 3x3x3."""
 
+    @model_validator(mode="after")
+    def _rising(self) -> "NeckConfig":
+        if not self.levels or self.levels != tuple(sorted(set(self.levels))):
+            raise ValueError(f"levels must rise, got {self.levels}")
+        return self
+
 
 class AnchorConfig(Section):
     """Reference boxes in mm, so that another spacing keeps its lesions."""
@@ -72,6 +92,21 @@ class AnchorConfig(Section):
     """Edge of the cube, one tuple per level."""
     ratios: tuple[Positive, ...] = (1.0,)
     """dz : dxy at constant volume."""
+
+    @model_validator(mode="after")
+    def _as_many_on_each_level(self) -> "AnchorConfig":
+        counts = {len(sizes) for sizes in self.sizes_mm}
+        if len(counts) != 1 or 0 in counts or not self.ratios:
+            raise ValueError(
+                f"every level needs as many sizes, and some ratio; got sizes_mm {self.sizes_mm} "
+                f"and ratios {self.ratios}"
+            )
+        return self
+
+
+def _check_thresholds(positive_iou: float, negative_iou: float) -> None:
+    if negative_iou > positive_iou:
+        raise ValueError(f"negative_iou {negative_iou} exceeds positive_iou {positive_iou}")
 
 
 class RPNConfig(Section):
@@ -94,7 +129,12 @@ class RPNConfig(Section):
     proposals_train: Count = 128
     proposals_test: Count = 96
     nms_iou: Fraction = 0.5
-    min_size_mm: float = 2.0
+    min_size_mm: NotNegative = 2.0
+
+    @model_validator(mode="after")
+    def _thresholds_ordered(self) -> "RPNConfig":
+        _check_thresholds(self.positive_iou, self.negative_iou)
+        return self
 
 
 class BoxHeadConfig(Section):
@@ -113,6 +153,11 @@ class BoxHeadConfig(Section):
     """Noisy copies of each true box added to the proposals in training."""
     context: Positive = 1.3
     """Pooled region over box, per axis: the surroundings tell the class."""
+
+    @model_validator(mode="after")
+    def _thresholds_ordered(self) -> "BoxHeadConfig":
+        _check_thresholds(self.positive_iou, self.negative_iou)
+        return self
 
 
 class MaskHeadConfig(Section):
@@ -138,14 +183,14 @@ class MaskHeadConfig(Section):
 class LossConfig(Section):
     """Weights of the terms; the paper's are 1, 1, 1."""
 
-    rpn_objectness: float = 1.0
-    rpn_box: float = 1.0
-    classes: float = 1.0
-    box: float = 1.0
-    mask: float = 1.0
-    mask_dice: float = 1.0
+    rpn_objectness: NotNegative = 1.0
+    rpn_box: NotNegative = 1.0
+    classes: NotNegative = 1.0
+    box: NotNegative = 1.0
+    mask: NotNegative = 1.0
+    mask_dice: NotNegative = 1.0
     """Soft Dice beside the mask's cross-entropy; 0 is the paper's."""
-    segmentation: float = 1.0
+    segmentation: NotNegative = 1.0
     """Auxiliary dense segmentation at the image's resolution (Retina U-Net); 0 turns it off."""
 
 
@@ -168,6 +213,16 @@ class ModelConfig(Section):
             raise ValueError(
                 f"anchors.sizes_mm has {len(self.anchors.sizes_mm)} tuples for "
                 f"{len(self.neck.levels)} neck.levels; expected one per level"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _levels_begin_with_the_stem(self) -> "ModelConfig":
+        finest = self.backbone.stem_stride.bit_length() - 1
+        if self.neck.levels[0] < finest:
+            raise ValueError(
+                f"neck.levels begin with {self.neck.levels[0]}, but backbone.stem_stride "
+                f"{self.backbone.stem_stride} makes level {finest} the finest"
             )
         return self
 
@@ -301,14 +356,17 @@ def parse_config(content: dict[str, Any], where: str) -> Config:
     except ValidationError as error:
         first = error.errors()[0]
         path = [str(part) for part in first["loc"]]
+        place = f"{'.'.join(path)}: " if path else ""
         if first["type"] == "extra_forbidden":
             section: Any = Config()
             for part in path[:-1]:
                 section = getattr(section, part)
             known = list(type(section).model_fields)
             message = _unknown(path[-1], known, ".".join(path))
+        elif first["type"] == "value_error":  # our own words, which say what was found
+            message = place + first["msg"].removeprefix("Value error, ")
         else:
-            message = f"{'.'.join(path) or 'settings'}: {first['msg']}, got {first['input']!r:.80}"
+            message = f"{place}{first['msg']}, got {first['input']!r:.80}"
         raise ConfigError(f"{where}: {message}") from error
 
 
@@ -322,7 +380,7 @@ def load_config(path: Path) -> Config:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not TOML: {error}") from error
     return parse_config(content, str(path))
 

@@ -4,18 +4,20 @@ This is the border of the program: inference fills it, reports and services read
 Boxes and masks lie on the scan's own voxel grid, as it was read.
 """
 
+import math
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from osteomet.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 
+NotNegative = Annotated[int, Field(ge=0)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 BoxVox = tuple[float, float, float, float, float, float]
 
@@ -41,9 +43,17 @@ class RunLengthMask(_Frozen):
         counts: lengths of alternating runs of 0 and 1 in C order, starting with 0s.
     """
 
-    offset_zyx: tuple[int, int, int]
-    shape_zyx: tuple[int, int, int]
-    counts: tuple[int, ...]
+    offset_zyx: tuple[NotNegative, NotNegative, NotNegative]
+    shape_zyx: tuple[NotNegative, NotNegative, NotNegative]
+    counts: tuple[NotNegative, ...]
+
+    @model_validator(mode="after")
+    def _runs_fill_the_box(self) -> "RunLengthMask":
+        if sum(self.counts) != math.prod(self.shape_zyx):
+            raise ValueError(
+                f"runs of {sum(self.counts)} voxels in a box of shape {self.shape_zyx}"
+            )
+        return self
 
     @classmethod
     def encode(
@@ -181,7 +191,7 @@ class Provenance(_Frozen):
 class Findings(_Frozen):
     """Everything found in one scan; ``findings.json`` is this, and nothing else."""
 
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = SCHEMA_VERSION
     scan_id: str
     patient_id: str | None = None
     research_use_only: str = "Research software. Not a medical device. Not for diagnosis."
@@ -191,6 +201,15 @@ class Findings(_Frozen):
     primary: PrimaryPrediction
     warnings: tuple[str, ...] = ()
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _lesions_are_candidates(self) -> "Findings":
+        for lesion in self.lesions:
+            if lesion.candidate >= len(self.candidates):
+                raise ValueError(
+                    f"lesion {lesion.id} is candidate {lesion.candidate} of {len(self.candidates)}"
+                )
+        return self
 
     def to_json(self) -> str:
         """Return this as indented JSON."""
@@ -221,6 +240,9 @@ class Findings(_Frozen):
             InputError: the file is missing or not findings of this schema.
         """
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"), str(path))
+            text = path.read_text(encoding="utf-8")
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is not text in UTF-8; expected a findings.json") from error
+        return cls.from_json(text, str(path))
