@@ -2,15 +2,17 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 
 from osteomet.config import InferenceConfig
 from osteomet.inference.merge import merge_detections
-from osteomet.ops.boxes import scale_boxes
+from osteomet.inference.tiles import BoneRegion, plan_tiles
+from osteomet.ops.boxes import box_iou, scale_boxes
 from osteomet.structures import Detections
 
-SHAPE = (64, 64, 200)
+SHAPE, LARGE = (64, 64, 200), (170, 190, 210)
 CONFIG = InferenceConfig()
 # Two tiles along x that overlap by 32 voxels: x 0-96 and 64-160, and a third to the end.
 BOUNDS = torch.tensor([[0, 0, 0, 64, 64, 96], [0, 0, 64, 64, 64, 160], [0, 0, 104, 64, 64, 200.0]])
@@ -129,3 +131,48 @@ def test_candidates_are_limited_in_score_and_number() -> None:
     merged = merge(many, NONE, NONE, config=InferenceConfig(max_candidates=3))
     assert merged.scores.tolist() == pytest.approx([0.9, 0.7, 0.5])
     assert len(merge(many, NONE, NONE)) == 4
+
+
+def test_what_damaged_weights_give_is_dropped() -> None:
+    broken = detections((4, 4, 4, 10, 10, 10), (20, 4, 4, 30, 10, 10), (40, 4, 4, 50, 10, 10))
+    broken.scores[0], broken.boxes[1, 0] = torch.nan, torch.nan
+    assert merge(broken, NONE, NONE).boxes.tolist() == [[40, 4, 4, 50, 10, 10]]
+
+
+def separate_boxes(rng: np.random.Generator, longest: float) -> torch.Tensor:
+    boxes: list[np.ndarray] = []
+    while len(boxes) < 10:
+        size = rng.uniform(6, longest, 3)
+        low = rng.uniform(0, 1, 3) * (np.array(LARGE) - size)
+        box = np.concatenate([low, low + size])
+        gaps = [np.maximum(box[:3] - o[3:], o[:3] - box[3:]).max() for o in boxes]
+        if all(gap > 4 for gap in gaps):
+            boxes.append(box)
+    return torch.tensor(np.array(boxes), dtype=torch.float32)
+
+
+def seen_in(tile: torch.Tensor, truth: torch.Tensor, noise: torch.Tensor) -> Detections:
+    """Return the parts of boxes inside a tile, of those that show a tenth, a little off."""
+    low, high = torch.maximum(truth[:, :3], tile[:3]), torch.minimum(truth[:, 3:], tile[3:])
+    share = (high - low).clamp(min=0).prod(1) / (truth[:, 3:] - truth[:, :3]).prod(1)
+    boxes = torch.cat([low, high], dim=1)
+    boxes = boxes + noise * (high - low).repeat(1, 2)
+    inside = torch.maximum(torch.minimum(boxes, tile[3:].repeat(2)), tile[:3].repeat(2))
+    return detections(*inside[share > 0.1].tolist())
+
+
+@pytest.mark.parametrize("longest", [30.0, 80.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_lesions_under_any_tiling_are_reported_once(seed: int, longest: float) -> None:
+    rng = np.random.default_rng(seed)
+    truth = separate_boxes(rng, longest)
+    region = BoneRegion(np.ones([-(-n // 4) for n in LARGE], dtype=bool), 4, LARGE)
+    plan = plan_tiles(region, CONFIG)
+    assert len(plan) >= 8
+    bounds = torch.from_numpy(plan.bounds)
+    for off, least_iou in ((0.0, 0.99), (0.03, 0.7)):
+        noise = torch.tensor(rng.uniform(-off, off, (len(truth), 6)), dtype=torch.float32)
+        parts = [seen_in(tile, truth, noise) for tile in bounds]
+        merged = merge_detections(parts, bounds, LARGE, CONFIG)
+        assert len(merged) == len(truth)
+        assert (box_iou(truth, merged.boxes).amax(dim=1) > least_iou).all()

@@ -146,6 +146,23 @@ def test_a_batch_goes_on_after_a_failed_scan(predictor: Predictor, tmp_path: Pat
     assert exit_status([outcomes[0]]) == exit_status([]) == 0
 
 
+def test_another_run_replaces_results_of_the_same_series_only(
+    predictor: Predictor, tmp_path: Path
+) -> None:
+    other = patient(spacing_zyx_mm=(2.0, 1.0, 1.0))
+    for place, volume in (("a", patient()), ("b", other)):
+        (tmp_path / place).mkdir()
+        write_volume(tmp_path / place / "ct.nii.gz", volume)
+    a, b, out = tmp_path / "a" / "ct.nii.gz", tmp_path / "b" / "ct.nii.gz", tmp_path / "out"
+    for sources, folders in (([a], ["ct"]), ([b], ["ct-2"]), ([b, a], ["ct-2", "ct"])):
+        outcomes = predict_many(sources, out, predictor)
+        assert [outcome.folder and outcome.folder.name for outcome in outcomes] == folders
+    assert names(out) == {"ct", "ct-2"}
+    (out / "ct" / "findings.json").write_text("{}")
+    (outcome,) = predict_many([a], out, predictor)
+    assert outcome.folder == out / "ct-3"
+
+
 def test_a_surprise_in_one_scan_is_told_in_one_line(tmp_path: Path) -> None:
     class Broken(BlobFinder):
         def forward(self, *_: object) -> None:

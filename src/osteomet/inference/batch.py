@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from osteomet.errors import OsteometError
-from osteomet.findings import Findings
-from osteomet.inference.outputs import write_results
+from osteomet.errors import InputError, OsteometError
+from osteomet.findings import Findings, SeriesInfo
+from osteomet.inference.outputs import FINDINGS, write_results
 from osteomet.inference.pipeline import Predictor, Progress
 from osteomet.inference.scan_id import distinct
 from osteomet.io.scan import Scan
@@ -42,7 +42,7 @@ def predict_many(
     """Predict each input and write its results to ``out/<scan_id>``.
 
     Two inputs never share a folder: the second of one name gets ``-2``. A result from an
-    earlier run is replaced.
+    earlier run is replaced by one of the same series only.
 
     Args:
         sources: files and folders, each one scan, or scans already read.
@@ -60,7 +60,7 @@ def predict_many(
         source = Path(given.info.source) if isinstance(given, Scan) else given
         try:
             prediction = predictor.predict(given, progress=progress)
-            scan_id = distinct(prediction.findings.scan_id, taken)
+            scan_id = _free_name(prediction.findings, out, taken)
             taken.append(scan_id)
             prediction = prediction.renamed(scan_id)
             folder = write_results(prediction, out)
@@ -78,6 +78,26 @@ def predict_many(
 def exit_status(outcomes: Iterable[Outcome]) -> int:
     """Return 0 if every scan was predicted, else 2."""
     return EXIT_FAILED if any(outcome.error for outcome in outcomes) else 0
+
+
+def _free_name(findings: Findings, out: Path, taken: Sequence[str]) -> str:
+    """Return the scan id, numbered past this run's and past results of other series."""
+    used = list(taken)
+    while True:
+        name = distinct(findings.scan_id, used)
+        if _is_of(findings.series, out / name):
+            return name
+        used.append(name)
+
+
+def _is_of(series: SeriesInfo, folder: Path) -> bool:
+    """Tell whether a folder is free or holds an older result of this series."""
+    if not (folder / FINDINGS).is_file():
+        return True
+    try:
+        return Findings.read(folder / FINDINGS).series == series
+    except InputError:  # of another version of the schema
+        return False
 
 
 def _one_line(message: str) -> str:

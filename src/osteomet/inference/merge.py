@@ -80,9 +80,9 @@ def _nothing() -> Detections:
 def _clipped(
     found: Detections, views: Tensor, shape_zyx: ShapeZYX
 ) -> tuple[Detections, Float[Tensor, "n 6"]]:
-    """Cut boxes to the scan and drop those that lie in the padding."""
+    """Cut boxes to the scan; drop those in the padding, and what damaged weights may give."""
     boxes = clip_boxes(found.boxes, shape_zyx)
-    real = box_volume(boxes) > 0
+    real = (box_volume(boxes) > 0) & (found.scores > 0)  # false for NaN too
     clipped = Detections(
         boxes, found.scores, found.p_lung, found.embeddings, found.mask_boxes, found.masks
     )

@@ -1,6 +1,7 @@
 """From a CT scan to findings: the whole story in ``Predictor.predict``."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,7 +167,7 @@ class Predictor:
             starts = tiles.starts[first : first + at_once]
             crops = np.stack([tiles.crop(hu, start, AIR_HU) for start in starts])
             images = torch.from_numpy(crops).to(self.device)[:, None]
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._has_bf16()):
+            with self._precision():
                 detections, _ = self.detector(normalise(images, self.config.preprocess))
             for part, start in zip(detections, starts, strict=True):
                 z, y, x = (float(s) for s in start)
@@ -196,8 +197,11 @@ class Predictor:
             training_prior_lung=prior,
         )
 
-    def _has_bf16(self) -> bool:
-        return self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    def _precision(self) -> AbstractContextManager[object]:
+        """Compute in bfloat16 where the GPU has it, else in float32."""
+        if self.device.type == "cuda" and torch.cuda.is_bf16_supported():
+            return torch.autocast("cuda", torch.bfloat16)
+        return nullcontext()
 
     def _provenance(self, started: datetime, clock: StageClock) -> Provenance:
         return Provenance(

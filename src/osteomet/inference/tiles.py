@@ -36,8 +36,8 @@ BODY_HU = -300.0
 SMALLEST_BONE_ML = 0.5
 """Smaller islands are calcified vessels, clips and noise; ribs and facets are larger."""
 
-SMALLEST_BODY_SHARE = 0.02
-"""Parts of the body (an arm, a leg) hold at least this share of the largest part."""
+SMALLEST_BODY_SHARE = 0.005
+"""Parts of the body (a forearm beside a trunk) hold at least this share of the largest part."""
 
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
