@@ -2,18 +2,19 @@ import csv
 import dataclasses
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from spheres import cpu, sphere_data, tiny_config, trainer
 
 from osteomet.checkpoint import load_into, load_weights
+from osteomet.data.patches import Batch
 from osteomet.errors import CheckpointError, ConfigError, TrainingError
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.logs import TrainingLogs
@@ -97,47 +98,40 @@ def test_killed_run_resumes_to_the_same_losses(finished: Path, tmp_path: Path) -
 
 _KILLED_RUN = """
 import sys
-from pathlib import Path
 import time
+from pathlib import Path
+
 import torch
-from spheres import trainer, tiny_config
-from osteomet.training.loop import Trainer
-from osteomet.training.logs import TrainingLogs
+from spheres import tiny_config, trainer
 from osteomet.training.run_folder import RunFolder
 
 torch.set_num_threads(int(sys.argv[2]))
-step = Trainer._step
+run = trainer(RunFolder(Path(sys.argv[1])), tiny_config(checkpoint_every=3))
+step = run._step
 
-def slow_after_the_checkpoint(self, batch):
-    if self.progress.step == 4:
+def wait_after_the_checkpoint(batch):
+    if run.progress.step == 4:
         print("step 4", flush=True)
         time.sleep(60)
-    return step(self, batch)
+    return step(batch)
 
-Trainer._step = slow_after_the_checkpoint
-result = trainer(RunFolder(Path(sys.argv[1])), tiny_config(checkpoint_every=3)).fit()
-print(result.outcome, result.step)
+run._step = wait_after_the_checkpoint
+run.fit()
 """
 
 
-def _start(folder: Path) -> "subprocess.Popen[str]":
-    """Start a run that waits in its fifth step, after a checkpoint at its third."""
-    here = Path(__file__).parent
-    process = subprocess.Popen(
+def _kill_after_a_checkpoint(folder: Path) -> None:
+    """Run in another process; kill it in its fifth step, after a checkpoint at its third."""
+    paths = [str(Path(__file__).parent), *sys.path]
+    with subprocess.Popen(
         [sys.executable, "-c", _KILLED_RUN, str(folder), str(torch.get_num_threads())],
-        env={**os.environ, "PYTHONPATH": str(here)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "step 4\n"
-    return process
-
-
-def _kill_after_a_checkpoint(folder: Path) -> None:
-    process = _start(folder)
-    process.kill()
-    process.communicate()
+    ) as process:
+        line = process.stdout.readline() if process.stdout else ""
+        process.kill()
+    assert line == "step 4\n"
     assert [row["step"] for row in rows(folder)] == ["1", "2", "3", "4"]
     assert read_state(folder / "last.ckpt")["progress"]["step"] == 3
     # as it happens when the system stops in the middle of a row
@@ -152,7 +146,7 @@ def test_signal_finishes_the_step_and_writes_a_checkpoint(
     run = trainer(RunFolder(tmp_path), tiny_config())
     step = run._step
 
-    def interrupted(batch: Any) -> dict[str, float]:
+    def interrupted(batch: Batch) -> dict[str, float]:
         if run.progress.step == 2:
             os.kill(os.getpid(), number)
         return step(batch)
@@ -176,6 +170,24 @@ def test_budget_fixes_the_total_once_and_resuming_keeps_it(tmp_path: Path) -> No
     state["progress"]["total_steps"] = 31  # whatever was saved is kept
     again = trainer(RunFolder(tmp_path), config, state=state)
     assert again.fit().step == 31
+
+
+def test_run_stopped_before_its_total_is_fixed_goes_on_timing(tmp_path: Path) -> None:
+    config = tiny_config(budget_minutes=0.001, validate_every=100, checkpoint_every=4)
+    run = trainer(RunFolder(tmp_path), config)
+    run._note_time = lambda _: run.progress.step_seconds.append(  # type: ignore[method-assign] - to stop there
+        _terminate() if run.progress.step == 7 else 1.0
+    )
+    assert run.fit().step == 7
+    state = read_state(tmp_path / "last.ckpt")
+    assert state["progress"]["total_steps"] is None
+    assert len(state["progress"]["step_seconds"]) == 7
+    assert trainer(RunFolder(tmp_path), config, state=state).fit().step == 30
+
+
+def _terminate() -> float:
+    os.kill(os.getpid(), signal.SIGTERM)
+    return 1.0
 
 
 def test_budget_is_kept_within_a_few_steps(tmp_path: Path) -> None:
@@ -246,6 +258,28 @@ def test_gradients_that_stay_infinite_stop_the_run(tmp_path: Path) -> None:
     weight.register_hook(lambda gradient: gradient * float("inf"))
     with pytest.raises(TrainingError, match=f"not finite in {SKIPPED_IN_A_ROW} steps in a row"):
         run.fit()
+
+
+def test_full_disk_stops_with_the_previous_checkpoint_kept(finished: Path, tmp_path: Path) -> None:
+    run = trainer(RunFolder(tmp_path), tiny_config())
+    step = run._step
+
+    def full_from_the_fourth(batch: Batch) -> dict[str, float]:
+        if run.progress.step == 3:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        return step(batch)
+
+    run._step = full_from_the_fourth  # type: ignore[method-assign] - the disk fills at a known step
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be written .* is kept"):
+            run.fit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    state = read_state(tmp_path / "last.ckpt")
+    assert state["progress"]["step"] == 2
+    trainer(RunFolder(tmp_path), tiny_config(), state=state).fit()
+    assert rows(tmp_path) == rows(finished)
 
 
 def test_unusable_device_is_refused() -> None:

@@ -107,7 +107,7 @@ class _StopAfterThree:
 
 
 def test_other_settings_or_scans_are_not_resumed(cohort: Path, run: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"training\.learning_rate \(was 0\.001, now 0\.5\)"):
+    with pytest.raises(CheckpointError, match=r"training\.learning_rate \(was .*, now 0\.5\)"):
         train(cohort, tiny_config(learning_rate=0.5), run, resume=True, device="cpu")
     fewer = tmp_path / "cohort.csv"
     lines = (run / "cohort.csv").read_text().splitlines()

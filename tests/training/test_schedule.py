@@ -41,14 +41,26 @@ class _EveryKind(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(2, 2)
+        self.wide = nn.Linear(8, 2)
         self.norm = nn.LayerNorm(2)
         self.gamma = nn.Parameter(nn.init.ones_(self.linear.weight.new_empty(1, 1, 1, 1, 2)))
 
 
 def test_decay_spares_biases_norms_and_grn() -> None:
     model = _EveryKind()
-    decayed, free = adamw(model, TrainingConfig(weight_decay=0.1)).param_groups
-    assert decayed["weight_decay"] == 0.1
-    assert free["weight_decay"] == 0.0
-    assert [id(p) for p in decayed["params"]] == [id(model.linear.weight)]
-    assert len(free["params"]) == 4
+    groups = adamw(model, TrainingConfig(weight_decay=0.1)).param_groups
+    decayed = {id(p) for group in groups if group["weight_decay"] == 0.1 for p in group["params"]}
+    spared = {id(p) for group in groups if group["weight_decay"] == 0.0 for p in group["params"]}
+    assert decayed == {id(model.linear.weight), id(model.wide.weight)}
+    assert spared == {id(p) for p in model.parameters()} - decayed
+
+
+def test_rates_fall_with_the_inputs_of_a_layer() -> None:
+    model = _EveryKind()
+    groups = adamw(model, TrainingConfig(reference_fan_in=4)).param_groups
+    scales = {id(p): group["rate_scale"] for group in groups for p in group["params"]}
+    assert scales[id(model.linear.weight)] == 2.0
+    assert scales[id(model.wide.weight)] == 0.5
+    assert scales[id(model.wide.bias)] == 1.0
+    groups = adamw(model, TrainingConfig(reference_fan_in=0)).param_groups
+    assert {group["rate_scale"] for group in groups} == {1.0}

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from rich.progress import (
 from torch.utils.tensorboard import SummaryWriter
 
 from osteomet.checkpoint import replace_file
+from osteomet.errors import CheckpointError
 
 Row = Mapping[str, float]
 
@@ -36,15 +38,24 @@ class CSVLog:
             self._drop_rows_after(start_step)
         else:
             path.unlink(missing_ok=True)
-        self._file = path.open("a", newline="", encoding="utf-8")
+        # unbuffered: a row is on its way before the step counts as done
+        self._file = path.open("ab", buffering=0)
 
     def write(self, step: int, row: Row) -> None:
-        """Append the row and hand it to the system at once; the first row names the columns."""
+        """Append the row; the first one names the columns.
+
+        Raises:
+            CheckpointError: the disk is full.
+        """
+        columns = self._columns or ["step", *row]
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
         if self._columns is None:
-            self._columns = ["step", *row]
-            csv.writer(self._file).writerow(self._columns)
-        csv.DictWriter(self._file, self._columns).writerow({"step": step, **row})
-        self._file.flush()
+            writer.writeheader()
+        writer.writerow({"step": step, **row})
+        with _disk_errors(self.path):
+            self._file.write(text.getvalue().encode())
+        self._columns = columns
 
     def close(self) -> None:
         self._file.close()
@@ -76,6 +87,7 @@ class TrainingLogs:
     def __init__(
         self, folder: Path, step: int, total_steps: int | None, console: Console | None
     ) -> None:
+        self._folder = folder
         self._steps = CSVLog(folder / "log.csv", step)
         self._validations = CSVLog(folder / "validation.csv", step)
         self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1 if step else None)
@@ -101,7 +113,8 @@ class TrainingLogs:
         self._bar.stop()
         self._steps.close()
         self._validations.close()
-        self._board.close()
+        with _disk_errors(self._folder):
+            self._board.close()
 
     def step(self, step: int, total_steps: int | None, row: Row) -> None:
         """Log one training step."""
@@ -114,7 +127,8 @@ class TrainingLogs:
         """Log one validation; it also gets a line of its own on the console."""
         self._validations.write(step, row)
         self._scalars("validation", step, row)
-        self._board.flush()
+        with _disk_errors(self._folder):
+            self._board.flush()
         shown = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
         self.say(f"step {step}: validation {shown}")
 
@@ -123,8 +137,20 @@ class TrainingLogs:
         self._console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def _scalars(self, group: str, step: int, row: Row) -> None:
-        for name, value in row.items():
-            self._board.add_scalar(f"{group}/{name}", value, step)
+        with _disk_errors(self._folder):
+            for name, value in row.items():
+                self._board.add_scalar(f"{group}/{name}", value, step)
+
+
+@contextmanager
+def _disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: cannot be written ({error.strerror}); free space on the disk and resume "
+            "from the last checkpoint"
+        ) from error
 
 
 _SHOWN = ("loss", "learning_rate", "rpn_objectness", "rpn_box", "classes", "box", "mask")

@@ -2,18 +2,17 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 
 from osteomet.data.patches import Patch
-from osteomet.ops.boxes import box_centers, box_iou
+from osteomet.evaluation.detection import ScanMatches, froc, match_candidates
 from osteomet.ops.masks import paste_mask
 from osteomet.structures import Detections, Targets
 
-HIT_IOU = 0.1
 FALSE_POSITIVES_PER_PATCH = 1.0
 
 
@@ -49,13 +48,13 @@ class Validation:
 def validate(
     fabric: Fabric, model: nn.Module, patches: Sequence[Patch], batch_size: int, seed: int
 ) -> Validation:
-    """Run ``model``, in eval mode, over the patches; always with the same random numbers.
+    """Run ``model``, in eval mode, over at least one patch; always with the same random numbers.
 
     With several processes each one runs over all patches, so that all of them take the same
     decision about stopping.
     """
     totals: dict[str, float] = {}
-    candidates = _Candidates()
+    matched: list[tuple[ScanMatches, list[float | None]]] = []
     for start in range(0, len(patches), batch_size):
         batch = patches[start : start + batch_size]
         images = torch.stack([patch.image for patch in batch]).to(fabric.device)
@@ -66,10 +65,9 @@ def validate(
         for name, value in losses.items():
             totals[name] = totals.get(name, 0.0) + float(value) * len(batch)
         for patch, found in zip(batch, detections, strict=True):
-            candidates.add(found.cpu(), patch.targets)
-    count = max(1, len(patches))
-    sensitivity, dice = candidates.at_false_positives(FALSE_POSITIVES_PER_PATCH * count)
-    return Validation({name: total / count for name, total in totals.items()}, sensitivity, dice)
+            matched.append(_matched(found.cpu(), patch.targets))
+    means = {name: total / len(patches) for name, total in totals.items()}
+    return Validation(means, *_summary(matched))
 
 
 def seed_torch(*key: object) -> None:
@@ -79,53 +77,33 @@ def seed_torch(*key: object) -> None:
     torch.manual_seed(int.from_bytes(digest) >> 1)
 
 
-@dataclass
-class _Candidates:
-    """Detections of all patches, each with what it hit.
-
-    Attributes:
-        scored: ``(score, hit a lesion, Dice)``; Dice is None for a lesion without a mask.
-        lesions: lesions in all patches.
-    """
-
-    scored: list[tuple[float, bool, float | None]] = field(default_factory=list)
-    lesions: int = 0
-
-    def add(self, found: Detections, truth: Targets) -> None:
-        """Match the detections of one patch, best first, each lesion once."""
-        self.lesions += len(truth.boxes)
-        iou = box_iou(found.boxes, truth.boxes)
-        ignored = _centre_inside(found.boxes, truth.ignore_boxes)
-        for index, score in enumerate(found.scores.tolist()):
-            overlap, lesion = iou[index].max(dim=0) if len(truth.boxes) else (0.0, -1)
-            if overlap >= HIT_IOU:
-                iou[:, lesion] = 0.0  # a second box on it is a false positive
-                self.scored.append((score, True, _dice(found, index, truth, int(lesion))))
-            elif not ignored[index]:
-                self.scored.append((score, False, None))
-
-    def at_false_positives(self, allowed: float) -> tuple[float, float]:
-        """Return sensitivity and mean Dice at the lowest threshold with so few of them."""
-        threshold = float("inf")
-        false_positives = 0
-        for score in sorted({score for score, _, _ in self.scored}, reverse=True):
-            false_positives += sum(1 for s, hit, _ in self.scored if s == score and not hit)
-            if false_positives > allowed:
-                break
-            threshold = score
-        hits = [dice for score, hit, dice in self.scored if hit and score >= threshold]
-        dices = [dice for dice in hits if dice is not None]
-        return (
-            len(hits) / self.lesions if self.lesions else float("nan"),
-            sum(dices) / len(dices) if dices else float("nan"),
+def _matched(found: Detections, truth: Targets) -> tuple[ScanMatches, list[float | None]]:
+    """Match the detections of one patch; with each match comes its Dice, if it has a mask."""
+    matches = match_candidates(
+        found.boxes.numpy(), found.scores.numpy(), truth.boxes.numpy(), truth.ignore_boxes.numpy()
+    )
+    dice = [
+        _dice(found, candidate, truth, lesion) if lesion >= 0 else None
+        for candidate, lesion in zip(
+            matches.candidate.tolist(), matches.lesion.tolist(), strict=True
         )
+    ]
+    return matches, dice
 
 
-def _centre_inside(boxes: Tensor, regions: Tensor) -> Tensor:
-    """Return ``(n,)``: whether the centre of each box lies in any of the regions."""
-    centers = box_centers(boxes)[:, None]
-    inside = (centers >= regions[None, :, :3]) & (centers < regions[None, :, 3:])
-    return inside.all(dim=-1).any(dim=-1)
+def _summary(
+    matched: Sequence[tuple[ScanMatches, list[float | None]]],
+) -> tuple[float, float]:
+    """Return sensitivity and mean Dice where there is one false positive a patch."""
+    curve = froc([matches for matches, _ in matched])
+    threshold, sensitivity, _ = curve.at(FALSE_POSITIVES_PER_PATCH)
+    kept = [
+        value
+        for matches, dice in matched
+        for score, value in zip(matches.scores, dice, strict=True)
+        if score >= threshold and value is not None
+    ]
+    return sensitivity, sum(kept) / len(kept) if kept else float("nan")
 
 
 def _dice(found: Detections, index: int, truth: Targets, lesion: int) -> float | None:
