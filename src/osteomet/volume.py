@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Float, Num
 
 from osteomet.errors import GeometryError
 
@@ -86,8 +86,8 @@ class Volume:
         """Volume of one voxel in millilitres."""
         return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
 
-    def with_voxels(self, voxels: Shaped[np.ndarray, "z y x"]) -> "Volume":
-        """Return other values, a mask say, on the same grid."""
+    def with_voxels(self, voxels: Num[np.ndarray, "z y x"]) -> "Volume":
+        """Return other values, labels say, on the same grid."""
         if voxels.shape != self.voxels.shape:
             raise ValueError(f"values of shape {voxels.shape} on a grid of {self.voxels.shape}")
         return Volume(voxels, self.affine)
