@@ -2,10 +2,16 @@ import numpy as np
 import pytest
 
 from osteomet.simulate import SimulationConfig, simulate_patient
-from osteomet.simulate.lesions import draw_diameter
+from osteomet.simulate.lesions import add_metastasis, draw_diameter, grow_blob
 from osteomet.simulate.patient import random_streams
 from osteomet.simulate.phantom import draw_phantom
-from osteomet.simulate.primaries import APPEARANCES, LUNG, draw_age_and_sex, draw_tumour
+from osteomet.simulate.primaries import (
+    APPEARANCES,
+    LUNG,
+    LesionType,
+    draw_age_and_sex,
+    draw_tumour,
+)
 from osteomet.simulate.scanner import average_slices, draw_protocol
 
 SMALL = SimulationConfig(field_mm=(70.0, 75.0), lesion_free_share=0.0)
@@ -106,3 +112,18 @@ def test_lesions_keep_the_volume_asked_for_where_bone_allows():
 
     assert sizes
     assert np.median(sizes) == pytest.approx(8.0, rel=0.15)
+
+
+def test_mixed_lesion_that_leaves_the_bone_is_soft_tissue_there():
+    config = SimulationConfig(field_mm=(70.0, 70.0), thoracic_share=1.0, lumbar_share=0.0)
+    rng = np.random.default_rng(3)
+    protocol = draw_protocol(rng, config.field_mm)
+    phantom = draw_phantom(rng, config, protocol, 60)
+    kind = next(a for a in APPEARANCES if a.type is LesionType.MIXED and a.expansile)
+    blob = grow_blob(rng, phantom, 30.0, stiffness=0.3, depth_mm=(1.2, 99.0))
+    outside = (blob.inward > 2.0) & (phantom.bone[blob.window] > 1.0)
+
+    add_metastasis(rng, phantom, blob, kind)
+
+    assert outside.any()
+    assert phantom.hu[blob.window][outside].min() > -100

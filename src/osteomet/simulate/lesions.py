@@ -187,6 +187,8 @@ def add_metastasis(
         scale = max(0.5 * blob.diameter_mm / 2, 2.0)
         halves = smooth(rng, blob.inward.shape, tuple(scale / phantom.spacing))
         dense = np.clip(0.5 + 1.2 * (halves - np.median(halves)), 0, 1).astype(np.float32)
+        # What has grown out of the bone is soft: new bone needs bone.
+        dense *= phantom.bone[blob.window] < 0
         fade = blob.fade(rng.uniform(1.0, 3.5))
         _destroy(rng, phantom, blob, appearance, fade * (1 - dense))
         _densify(rng, phantom, blob, fade * dense)
