@@ -250,7 +250,7 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """Which patches the network is trained on."""
 
-    patch_size: tuple[Count, Count, Count] = (80, 80, 80)
+    patch_size: tuple[Count, Count, Count] = (64, 64, 64)
     lesion_fraction: Fraction = 0.7
     """Share of patches centred near a lesion; the rest fall anywhere with bone."""
     min_visible_fraction: Fraction = 0.3
@@ -263,7 +263,7 @@ class DataConfig(Section):
 
 class TrainingConfig(Section):
     seed: int = 0
-    batch_size: Count = 2
+    batch_size: Count = 4
     max_steps: Count = 4000
     budget_minutes: Positive | None = None
     """Wall-clock budget: 30 steps are timed, then the total is fixed and saved."""
