@@ -90,6 +90,7 @@ Read the files in the order of the data flow; each line is one step::
 
     training/run.py                   cohort.csv -> a folder with weights
     training/run_folder.py            what is in that folder
+    training/memory.py                keep freed memory between steps
     training/loop.py                  the steps
     training/budget.py                minutes -> number of steps
     training/schedule.py              learning rate, RoI warm-up, weight decay

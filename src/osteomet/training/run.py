@@ -16,6 +16,7 @@ from osteomet.data.patches import PatchLoader, PatchSampler, validation_patches
 from osteomet.data.store import Store, StoredScan, build_store, hu_statistics
 from osteomet.errors import InputError
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
+from osteomet.training.memory import keep_freed_memory
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.state import check_cohort, read_state, resumed_config
 
@@ -56,6 +57,7 @@ def train(
         TrainingError: losses or gradients are not finite.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     folder = RunFolder(run_dir)
     folder.open(resume)
     state = read_state(folder.state) if resume else None
