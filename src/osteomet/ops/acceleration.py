@@ -101,7 +101,8 @@ def run_blocks(kernel: Callable[..., None], count: int, *arguments: object) -> N
     waiting = [_pool().submit(work) for _ in range(helpers)]
     work()
     for future in waiting:
-        future.result()
+        if not future.cancel():  # else it never started, and its blocks are done
+            future.result()
 
 
 class _SharedRange:
@@ -126,7 +127,8 @@ _pools: dict[int, ThreadPoolExecutor] = {}
 def _pool() -> ThreadPoolExecutor:
     """Return the threads of this process; a fork inherits none, so each has its own."""
     pid = os.getpid()
-    if pid not in _pools:
-        _pools.clear()
-        _pools[pid] = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="osteomet-ops")
-    return _pools[pid]
+    pool = _pools.get(pid)
+    if pool is None:
+        pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="osteomet-ops")
+        _pools[pid] = pool
+    return pool

@@ -54,6 +54,12 @@ def box_iou(a: Float[Tensor, "n 6"], b: Float[Tensor, "m 6"]) -> Float[Tensor, "
     return intersection / union.clamp(min=TINY)
 
 
+def paired_iou(a: Float[Tensor, "n 6"], b: Float[Tensor, "n 6"]) -> Float[Tensor, " n"]:
+    """Return the IoU of ``a[i]`` with ``b[i]``: the diagonal of ``box_iou``."""
+    intersection, union, _ = _overlap(a, b)
+    return intersection / union.clamp(min=TINY)
+
+
 def box_giou(a: Float[Tensor, "n 6"], b: Float[Tensor, "m 6"]) -> Float[Tensor, "n m"]:
     """Return the generalised IoU of every box in ``a`` with every box in ``b``.
 

@@ -37,6 +37,8 @@ LANES = 16
 STEP = 6
 """Voxels of a row taken at once; rows of 3, 6, 12, 24 and 48 leave no or few empty places."""
 TAPS = SIDE * SIDE * LANES
+ROWS = 8
+"""Rows whose products are summed in float32, before the sum joins one in float64."""
 
 
 def depthwise_conv3d(
@@ -99,7 +101,7 @@ class _DepthwiseConv3d(torch.autograd.Function):
 def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 7 7"]:
     """Return the gradient of the weights of a 7-cubed kernel, given that of the output.
 
-    The same for any number of threads. Sums over a slice are float32, sums of slices
+    The same for any number of threads. Sums over a few rows are float32, sums of those
     float64, so the error does not grow with the size of the map.
     """
     batch, channels, depth, height, width = x.shape
@@ -176,17 +178,18 @@ def _correlate(task: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray)
     """Sum the products for one block of channels and one offset in z of the kernel."""
     block, kz = task // SIDE, task % SIDE
     batch, depth, height = rows.shape[1:4]
-    slice_sums = np.empty(TAPS, np.float32)
+    part = np.zeros(TAPS, np.float32)
     total = sums[task]
     total[:] = 0
     for b in range(batch):
         for z in range(max(0, HALF - kz), min(depth, depth + HALF - kz)):
-            slice_sums[:] = 0
             for y in range(height):
                 grad_row = grads[block, b, z, y]
                 for ky in range(max(0, HALF - y), min(SIDE, height + HALF - y)):
                     row = rows[block, b, z + kz - HALF, y + ky - HALF]
-                    taps = slice_sums[ky * SIDE * LANES : (ky + 1) * SIDE * LANES]
+                    taps = part[ky * SIDE * LANES : (ky + 1) * SIDE * LANES]
                     _add_row(taps, row, grad_row)
-            for i in range(TAPS):
-                total[i] += slice_sums[i]
+                if y % ROWS == ROWS - 1 or y == height - 1:
+                    for i in range(TAPS):
+                        total[i] += part[i]
+                        part[i] = 0

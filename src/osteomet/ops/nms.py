@@ -14,9 +14,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from osteomet.ops.acceleration import compile_kernel, uses_numba
+from osteomet.ops.boxes import paired_iou
 
 BLOCK = 512
 """Boxes that the torch path compares at once: 1 MB of IoU, small enough for a cache."""
+
+MIN_TRUST = 1e-12
+"""Weight of a box that the caller gives none, so that no mean divides by 0."""
 
 
 def nms(
@@ -85,12 +89,14 @@ def weighted_box_clustering(
     cluster = (is_head.cumsum(0) - 1)[heads]  # (n,) cluster of each box, in order of heads
     count = int(is_head.sum())
 
-    w = weights * _paired_iou(boxes, boxes[heads])
+    # A degenerate head overlaps nothing, not even itself, yet stands for its cluster.
+    overlap = torch.where(is_head, 1.0, paired_iou(boxes, boxes[heads]))
+    w = (weights * overlap).clamp(min=MIN_TRUST)
     size = _sum_by(cluster, torch.ones_like(w), count)
     missing = (_sum_by(cluster, expected_views, count) / size - size).clamp(min=0)
     w_sum = _sum_by(cluster, w, count)
     fused_scores = _sum_by(cluster, scores * w, count) / (w_sum + missing * w_sum / size)
-    pull = (scores * w)[:, None]
+    pull = (scores * w).clamp(min=MIN_TRUST)[:, None]
     fused_boxes = _sum_by(cluster, boxes * pull, count) / _sum_by(cluster, pull, count)
 
     best_first = fused_scores.argsort(descending=True, stable=True)
@@ -101,13 +107,6 @@ def weighted_box_clustering(
 
 def _sum_by(cluster: Tensor, values: Tensor, count: int) -> Tensor:
     return values.new_zeros(count, *values.shape[1:]).index_add_(0, cluster, values)
-
-
-def _paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    sides = torch.minimum(a[:, 3:], b[:, 3:]) - torch.maximum(a[:, :3], b[:, :3])
-    intersection = sides.clamp(min=0).prod(dim=1)
-    union = (a[:, 3:] - a[:, :3]).prod(1) + (b[:, 3:] - b[:, :3]).prod(1) - intersection
-    return intersection / union.clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _assign_to_heads(

@@ -89,9 +89,8 @@ def roi_align_levels(
     rois = [(level_index == level).nonzero()[:, 0] for level in range(len(features))]
     if uses_numba(*features):
         apply: Callable[..., Tensor] = _RoIAlign.apply
-        pooled = apply(
-            boxes, batch_index, rois, output_size, sampling_ratio, *(f.float() for f in features)
-        )
+        index, wide = batch_index.long().contiguous(), [level.float() for level in features]
+        pooled = apply(boxes, index, rois, output_size, sampling_ratio, *wide)
         return pooled.to(features[0].dtype)
     parts = [
         _sample_with_grid(level, boxes[chosen], batch_index[chosen], output_size, sampling_ratio)
@@ -127,7 +126,7 @@ class _RoIAlign(torch.autograd.Function):
         ctx.sampling_ratio = sampling_ratio
         shape = (len(boxes), *(output_size,) * 3, features[0].shape[1])
         pooled = np.empty(shape, np.float32)
-        arrays = boxes.contiguous().numpy(), batch_index.long().numpy(), sampling_ratio
+        arrays = boxes.numpy(), batch_index.numpy(), sampling_ratio
         for level, chosen in zip(features, rois, strict=True):
             if len(chosen):
                 array = channels_last_array(level)
@@ -138,7 +137,7 @@ class _RoIAlign(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         boxes, batch_index, *rois = ctx.saved_tensors
-        arrays = boxes.contiguous().numpy(), batch_index.long().numpy(), ctx.sampling_ratio
+        arrays = boxes.numpy(), batch_index.numpy(), ctx.sampling_ratio
         grad_array = channels_last_array(grad)
         grads: list[Tensor | None] = []
         for level, (shape, chosen) in enumerate(zip(ctx.shapes, rois, strict=True)):
@@ -158,21 +157,23 @@ def _sample_with_grid(
 ) -> Tensor:
     """Pool with ``grid_sample``, one image at a time: right on every device."""
     channels, samples = features.shape[1], output_size * sampling_ratio
-    pooled = [features.new_empty(0, channels, *(output_size,) * 3)]
+    wide = features if features.dtype == torch.float64 else features.float()
+    # No box yet, but part of the graph: without one the gradient is zeros, not missing.
+    pooled = [wide[:0, :, :1, :1, :1].expand(0, channels, *(output_size,) * 3)]
     images = [(batch_index == image).nonzero()[:, 0] for image in range(len(features))]
     for image, chosen in enumerate(images):
         if len(chosen) == 0:
             continue
         values = F.grid_sample(
-            features[image : image + 1].float(),
-            _sampling_grid(boxes[chosen], features, samples).flatten(0, 1)[None],
+            wide[image : image + 1],
+            _sampling_grid(boxes[chosen], wide, samples).flatten(0, 1)[None].to(wide.dtype),
             padding_mode="border",
             align_corners=False,
         )  # (1, channels, n * samples, samples, samples)
         values = values[0].reshape(channels, len(chosen), *(samples,) * 3).transpose(0, 1)
         values = F.avg_pool3d(values, sampling_ratio) if sampling_ratio > 1 else values
-        pooled.append(values.to(features.dtype))
-    return torch.cat(pooled)[torch.cat(images).argsort()]
+        pooled.append(values)
+    return torch.cat(pooled)[torch.cat(images).argsort()].to(features.dtype)
 
 
 def _sampling_grid(boxes: Tensor, features: Tensor, samples: int) -> Tensor:
