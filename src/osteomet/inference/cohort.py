@@ -1,6 +1,8 @@
 """Predict the scans of a cohort, and compare what was found with what is annotated."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from osteomet.data.annotations import instances_on_scan
@@ -11,8 +13,9 @@ from osteomet.evaluation.scan import EvaluationCase
 from osteomet.findings import Findings
 from osteomet.inference.batch import Outcome
 from osteomet.inference.outputs import FINDINGS, write_results
-from osteomet.inference.pipeline import Predictor
+from osteomet.inference.pipeline import Prediction, Predictor
 from osteomet.io.scan import read_scan
+from osteomet.structures import Detections
 
 
 def predict_cohort(
@@ -22,17 +25,53 @@ def predict_cohort(
     *,
     report: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """Write the results of each scan to ``out/<scan_id>``; a scan that fails stops no other."""
-    outcomes = []
+    """Write the results of each scan to ``out/<scan_id>``; a scan that fails stops no other.
+
+    The primary belongs to the patient: with several scans it is predicted once, from the
+    lesions of all of them, and stands in the findings of each.
+    """
+    patients: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        try:
-            prediction = predictor.predict(case.image, scan_id=case.scan_id)
-            folder = write_results(prediction, out)
-            outcomes.append(Outcome(case.image, folder, prediction.findings))
-        except OsteometError as error:
-            outcomes.append(Outcome(case.image, error=" ".join(str(error).split())))
-        report(outcomes[-1])
+        patients[case.patient_id].append(case)
+    outcomes = []
+    for patient_id, scans in patients.items():
+        found: list[tuple[Case, Prediction]] = []
+        for case in scans:
+            try:
+                found.append((case, predictor.predict(case.image, scan_id=case.scan_id)))
+            except OsteometError as error:
+                outcomes.append(_failed(case, error))
+                report(outcomes[-1])
+        for case, prediction in of_one_patient(found, patient_id, predictor):
+            try:
+                folder = write_results(prediction, out)
+                outcomes.append(Outcome(case.image, folder, prediction.findings))
+            except OsteometError as error:
+                outcomes.append(_failed(case, error))
+            report(outcomes[-1])
     return outcomes
+
+
+def of_one_patient(
+    found: Sequence[tuple[Case, Prediction]], patient_id: str, predictor: Predictor
+) -> list[tuple[Case, Prediction]]:
+    """Give each scan of a patient the patient's name and one primary from all their lesions."""
+    if not found:
+        return []
+    update: dict[str, object] = {"patient_id": patient_id}
+    if len(found) > 1:
+        lesions = Detections.concatenate([prediction.reported for _, prediction in found])
+        primary = predictor.predict_primary(lesions)
+        aggregation = f"{primary.aggregation}, of all {len(found)} scans of the patient"
+        update["primary"] = primary.model_copy(update={"aggregation": aggregation})
+    return [
+        (case, replace(prediction, findings=prediction.findings.model_copy(update=update)))
+        for case, prediction in found
+    ]
+
+
+def _failed(case: Case, error: OsteometError) -> Outcome:
+    return Outcome(case.image, error=" ".join(str(error).split()))
 
 
 def evaluate_cohort(

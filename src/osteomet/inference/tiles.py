@@ -33,8 +33,8 @@ DENSE_MEAN_HU = 150.0
 BODY_HU = -300.0
 """Between fat and the lungs, the padding of a table, or air."""
 
-SMALLEST_BONE_ML = 0.5
-"""Smaller islands are calcified vessels, clips and noise; ribs and facets are larger."""
+SMALLEST_BONE_ML = 0.25
+"""Smaller islands are clips and noise; ribs blurred by thick slices leave larger ones."""
 
 SMALLEST_BODY_SHARE = 0.005
 """Parts of the body (a forearm beside a trunk) hold at least this share of the largest part."""
