@@ -158,7 +158,7 @@ def test_reading_is_part_of_the_story(tmp_path: Path) -> None:
 
 def test_what_a_tile_shows_far_from_bone_is_no_candidate() -> None:
     volume = patient()
-    volume.voxels[ellipsoid(volume, (8.0, 8.0, 75.0), (3.0, 3.0, 3.0))] = LESION_HU
+    volume.voxels[ellipsoid(volume, (6.0, 6.0, 75.0), (1.6, 1.6, 1.6))] = LESION_HU
     centres = [one.centroid_lps_mm for one in predictor().predict(scan_of(volume)).findings.lesions]
     assert len(centres) == 2
     assert all(abs(x - 50) < 5 for x, _, _ in centres)
