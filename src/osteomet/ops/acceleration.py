@@ -85,11 +85,14 @@ def channels_last_array(features: torch.Tensor) -> np.ndarray:
     return array
 
 
-def run_blocks(kernel: Callable[..., None], count: int, *arguments: object) -> None:
+def run_blocks(
+    kernel: Callable[..., None], count: int, *arguments: object, max_threads: int | None = None
+) -> None:
     """Call ``kernel(block, *arguments)`` for every block in ``range(count)``.
 
-    Blocks run on as many threads as torch uses and must not write to the same memory.
-    Calls from several threads at once, and after a fork, are safe.
+    Blocks run on as many threads as torch uses, or ``max_threads`` if that is less, and must
+    not write to the same memory. Calls from several threads at once, and after a fork, are
+    safe.
     """
     blocks = _SharedRange(count)
 
@@ -97,7 +100,7 @@ def run_blocks(kernel: Callable[..., None], count: int, *arguments: object) -> N
         for block in blocks:
             kernel(block, *arguments)
 
-    helpers = min(torch.get_num_threads(), count) - 1
+    helpers = min(max_threads or count, torch.get_num_threads(), count) - 1
     waiting = [_pool().submit(work) for _ in range(helpers)]
     work()
     for future in waiting:

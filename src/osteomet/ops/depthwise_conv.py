@@ -11,6 +11,7 @@ gradient at once, so that 13 loads feed 42 multiplications.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,9 @@ STEP = 6
 TAPS = SIDE * SIDE * LANES
 ROWS = 8
 """Rows whose products are summed in float32, before the sum joins one in float64."""
+
+SMALL = 100_000
+"""Values of ``x`` below which to wake a second thread takes longer than the work."""
 
 
 def depthwise_conv3d(
@@ -109,10 +113,11 @@ def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 
     shape = (blocks, batch, depth, height)
     rows = np.empty((*shape, (steps * STEP + SIDE - 1) * LANES), np.float32)
     grads = np.empty((*shape, steps * STEP * LANES), np.float32)
-    run_blocks(_pack, blocks, channels_last_array(x), rows, HALF)
-    run_blocks(_pack, blocks, channels_last_array(grad), grads, 0)
+    run = partial(run_blocks, max_threads=1 if x.numel() < SMALL else None)
+    run(_pack, blocks, channels_last_array(x), rows, HALF)
+    run(_pack, blocks, channels_last_array(grad), grads, 0)
     sums = np.empty((blocks, SIDE, SIDE, SIDE, LANES))
-    run_blocks(_correlate, blocks * SIDE, rows, grads, sums.reshape(blocks * SIDE, TAPS))
+    run(_correlate, blocks * SIDE, rows, grads, sums.reshape(blocks * SIDE, TAPS))
     by_channel = torch.from_numpy(sums).permute(0, 4, 1, 2, 3).flatten(0, 1)[:channels, None]
     return by_channel.to(torch.float32, memory_format=torch.contiguous_format)
 
