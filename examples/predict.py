@@ -8,6 +8,7 @@ from osteomet.inference.pipeline import Predictor
 
 
 def main(scan: Path, out: Path) -> None:
+    """Print what is found in ``scan`` and write it to a folder below ``out``."""
     prediction = Predictor().predict(scan)
     findings = prediction.findings
     for lesion in findings.lesions:

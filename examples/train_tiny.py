@@ -17,6 +17,7 @@ TINY = Path(__file__).parents[1] / "configs" / "tiny.toml"
 
 
 def main(out: Path, patients: int = 12, steps: int = 300) -> None:
+    """Write a cohort, a run and calibrated weights below ``out``."""
     table = write_cohort(out / "cohort", patients, splits={"train": 0.7, "val": 0.3})
     config = load_config(TINY).updated({"training.max_steps": steps})
     result = train(table, config, out / "run", device="cpu")
