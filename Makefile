@@ -30,7 +30,7 @@ docs: setup
 	$(BIN)/python docs/check_links.py
 
 bench: setup
-	$(BIN)/python -m benchmarks.run
+	$(BIN)/python benchmarks/run.py
 
 clean:
 	rm -rf .venv demo dist
