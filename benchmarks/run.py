@@ -44,7 +44,8 @@ def measure_prediction() -> str:
 
 def main() -> None:
     """Run all benchmarks and write their tables."""
-    subprocess.run([sys.executable, str(HERE / "operators.py")], check=True)
+    operators = [sys.executable, str(HERE / "operators.py"), "--output", str(HERE / "operators.md")]
+    subprocess.run(operators, check=True)
     text = (
         "# Prediction of a simulated patient, by stage\n\n"
         "Repeat with `make bench`. About 130 mm cubed, DICOM to report, "
