@@ -18,8 +18,8 @@ from osteomet.simulate.cohort import write_cohort
 REAL = os.environ.get("OSTEOMET_REAL_DATA")
 SCANS = [
     *(f"blds_bone_lesions/{k}.nii.gz" for k in (1, 2, 3, 4)),
-    "totalseg_example_ct",
-    "totalseg_example_dicom",
+    "totalseg_example_ct/example_ct.nii.gz",
+    "totalseg_example_dicom/ct",
     "sts_001_thigh_sarcoma/dicom/ct",
 ]
 RESULT_FILES = {"findings.json", "lesions.csv", "lesions.nii.gz", "report.html"}
@@ -75,8 +75,6 @@ def test_real_ct_from_file_to_report(name: str, tmp_path: Path) -> None:
     source = Path(str(REAL)) / name
     if not source.exists():
         pytest.skip(f"{name} is not in OSTEOMET_REAL_DATA")
-    if source.is_dir() and not list(source.rglob("*.dcm")):
-        source = next(path for path in sorted(source.glob("*.nii.gz")) if "ct" in path.name.lower())
     run("predict", source, "-o", tmp_path)
     (folder,) = tmp_path.iterdir()
     findings = check_result(folder)
