@@ -25,6 +25,5 @@ def test_literal_table() -> None:
 
 
 def test_uneven_levels_are_refused() -> None:
-    config = AnchorConfig(sizes_mm=((4.0,), (8.0, 12.0)))
-    with pytest.raises(ValueError, match="as many anchor sizes"):
-        AnchorGenerator(config, (2, 3), 1.0)
+    with pytest.raises(ValueError, match="as many sizes"):
+        AnchorConfig(sizes_mm=((4.0,), (8.0, 12.0)))

@@ -28,10 +28,7 @@ class AnchorGenerator:
     """
 
     def __init__(self, config: AnchorConfig, levels: tuple[int, ...], spacing_mm: float) -> None:
-        counts = {len(sizes) for sizes in config.sizes_mm}
-        if len(counts) != 1:
-            raise ValueError(f"every level needs as many anchor sizes, got {config.sizes_mm}")
-        self.per_cell = counts.pop() * len(config.ratios)
+        self.per_cell = len(config.sizes_mm[0]) * len(config.ratios)
         self.strides = [2**level for level in levels]
         self.shapes_vox = [
             anchor_shapes(sizes, config.ratios) / spacing_mm for sizes in config.sizes_mm

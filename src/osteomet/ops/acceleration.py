@@ -16,6 +16,7 @@ first touch of the memory costs more than the work.
 
 import importlib
 import inspect
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -44,6 +45,10 @@ NUMBA_ENABLED = _numba is not None
 
 FAST_MATH = {"contract", "reassoc", "nsz"}
 """What fast math may do: NaN and infinity keep their meaning, so that divergence shows."""
+
+
+CACHE_LINE = 64
+"""Bytes."""
 
 
 def compile_kernel(function: Function, fastmath: bool = True) -> Function:
@@ -82,6 +87,20 @@ def channels_last_array(features: torch.Tensor) -> np.ndarray:
         return view
     array = np.empty(moved.shape, np.float32)
     torch.from_numpy(array).copy_(moved)
+    return array
+
+
+def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
+    """Return float32 zeros that start on a cache line, as torch's own memory does.
+
+    A matrix product adds up in an order that follows from how its operands lie on cache lines.
+    numpy promises 16 bytes only, and then the same run in another process, or resumed, would
+    differ in the last bit.
+    """
+    count = math.prod(shape)
+    raw = np.zeros(count + CACHE_LINE // 4, np.float32)
+    start = -raw.ctypes.data % CACHE_LINE // 4
+    array: np.ndarray = raw[start : start + count].reshape(shape)
     return array
 
 

@@ -12,14 +12,13 @@ its first implementations had.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from osteomet.ops.acceleration import channels_last_array, run_blocks, uses_numba
+from osteomet.ops.acceleration import aligned_zeros, channels_last_array, run_blocks, uses_numba
 from osteomet.ops.roi_align_kernels import gather, scatter
 
 Features = Float[Tensor, "batch channels depth height width"]
@@ -125,7 +124,7 @@ class _RoIAlign(torch.autograd.Function):
         ctx.shapes = [level.shape for level in features]
         ctx.sampling_ratio = sampling_ratio
         shape = (len(boxes), *(output_size,) * 3, features[0].shape[1])
-        pooled = np.empty(shape, np.float32)
+        pooled = aligned_zeros(shape)
         arrays = boxes.numpy(), batch_index.numpy(), sampling_ratio
         for level, chosen in zip(features, rois, strict=True):
             if len(chosen):
@@ -145,7 +144,7 @@ class _RoIAlign(torch.autograd.Function):
                 grads.append(None)
                 continue
             batch, channels, depth, height, width = shape
-            summed = np.zeros((batch, depth, height, width, channels), np.float32)
+            summed = aligned_zeros((batch, depth, height, width, channels))
             slabs = min(SLABS, depth) if len(chosen) else 0
             run_blocks(scatter, slabs, slabs, chosen.numpy(), grad_array, *arrays, summed)
             grads.append(torch.from_numpy(summed).movedim(-1, 1))
