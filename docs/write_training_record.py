@@ -28,8 +28,9 @@ def record(name_or_path: str) -> str:
         lines.append(
             f"- Calibration, on {chosen['scans']} other simulated scans with {chosen['lesions']} "
             f"lesions: operating threshold {chosen['operating_threshold']:.3f} "
-            f"(sensitivity {chosen['sensitivity']:.2f} at {chosen['false_positives']:.2f} false "
-            f"positives a scan there); second stage fitted on {chosen['primary_patients']} patients."
+            f"(sensitivity {chosen['sensitivity']:.2f} at {chosen['false_positives']:.2f} "
+            "false positives a scan there); second stage fitted on "
+            f"{chosen['primary_patients']} patients."
         )
     lines.append(f"- SHA-256 of the file: `{weights.sha256}`")
     return "\n".join(lines)
