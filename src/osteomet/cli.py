@@ -174,10 +174,11 @@ def demo(
     console.print(f"Report: {escape(str(result.report))}")
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         typer.echo(f"osteomet {osteomet.__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
