@@ -62,9 +62,8 @@ def read_annotations(case: Case, volume: Volume, spacing_mm: float) -> Annotatio
     masks: tuple[InstanceMask, ...] = ()
     boxes, warnings = np.zeros((0, 6)), []
     if case.mask is not None:
-        labels = _read_on_grid(case.mask, volume)
-        split = case.mask_kind is MaskKind.AUTO and int(labels.voxels.max(initial=0)) == 1
-        masks = tuple(instance_masks(_components(labels) if split else labels, spacing_mm))
+        labels, split = _read_instances(case.mask, case.mask_kind, volume)
+        masks = tuple(instance_masks(labels, spacing_mm))
         if case.mask_kind is MaskKind.AUTO and not split and len(masks) == 1:
             warnings.append(
                 f"the mask holds one label, {masks[0].label}, taken for one lesion; where it marks "
@@ -104,9 +103,7 @@ def instances_on_scan(
         )
     instances = np.zeros(volume.shape, dtype=np.int16)
     if case.mask is not None:
-        labels = _read_on_grid(case.mask, volume)
-        split = case.mask_kind is MaskKind.AUTO and int(labels.voxels.max(initial=0)) == 1
-        turned = (_components(labels) if split else labels).voxels
+        turned = _read_instances(case.mask, case.mask_kind, volume)[0].voxels
         instances = instances.astype(turned.dtype)
         # closest_lps gives a view, so that writing into it fills the scan's own axes.
         Volume(instances, volume.affine).closest_lps().voxels[...] = turned
@@ -222,6 +219,13 @@ def _read_on_grid(path: Path, volume: Volume) -> Volume:
             "on the scan's own grid: resample it"
         )
     return replace(turned, affine=reference.affine)
+
+
+def _read_instances(path: Path, kind: MaskKind, volume: Volume) -> tuple[Volume, bool]:
+    """Read a mask in the axes of its scan; return it, and whether one label was split."""
+    labels = _read_on_grid(path, volume)
+    split = kind is MaskKind.AUTO and int(labels.voxels.max(initial=0)) == 1
+    return (_components(labels) if split else labels), split
 
 
 def _components(labels: Volume) -> Volume:

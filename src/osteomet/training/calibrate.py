@@ -9,14 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from osteomet.checkpoint import LoadedWeights, save_weights
 from osteomet.data.annotations import instances_on_scan
 from osteomet.data.manifest import Case
 from osteomet.errors import InputError
-from osteomet.evaluation.detection import ScanMatches, froc, instance_boxes, match_candidates
+from osteomet.evaluation.detection import ScanMatches, froc
+from osteomet.evaluation.scan import EvaluationCase, score_scan
 from osteomet.findings import PrimaryTumour
 from osteomet.inference.pipeline import Predictor
 from osteomet.io.scan import read_scan
@@ -105,14 +105,17 @@ def _predict(
         scan = read_scan(case.image)
         prediction = predictor.predict(scan, scan_id=case.scan_id)
         instances, ignore = instances_on_scan(case, scan.volume)
-        candidates = prediction.findings.candidates
-        matches = match_candidates(
-            np.array([one.box_vox for one in candidates], dtype=np.float64).reshape(-1, 6),
-            np.array([one.score for one in candidates], dtype=np.float64),
-            instance_boxes(instances)[1],
-            None if ignore is None else instance_boxes(ignore.astype(np.uint8))[1],
+        scored = score_scan(
+            EvaluationCase(
+                case.scan_id,
+                case.patient_id,
+                prediction.findings,
+                instances,
+                case.primary,
+                ignore,
+            )
         )
-        scans.append(_Scan(case, prediction.detections, matches))
+        scans.append(_Scan(case, prediction.detections, scored.candidates))
         progress(len(scans), len(cases))
     return scans
 
