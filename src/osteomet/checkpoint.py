@@ -139,6 +139,30 @@ def load_into(module: nn.Module, state: Mapping[str, Tensor], where: str) -> Non
     module.load_state_dict(dict(state))
 
 
+def load_fitting(module: nn.Module, state: Mapping[str, Tensor], where: str) -> list[str]:
+    """Copy what of ``state`` has the name and shape of an entry of ``module``.
+
+    Returns:
+        The entries of ``module`` that keep their values.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    own = module.state_dict()
+    fitting = {
+        name: value
+        for name, value in state.items()
+        if name in own and own[name].shape == value.shape
+    }
+    if not fitting:
+        raise CheckpointError(
+            f"{where}: none of its {len(state)} tensors has the name and shape of one of the "
+            f"model's {len(own)}; {_OTHER_CONFIG}"
+        )
+    module.load_state_dict(fitting, strict=False)
+    return [name for name in own if name not in fitting]
+
+
 _OTHER_CONFIG = "the weights belong to another model: build it from the config in their file"
 
 

@@ -63,8 +63,12 @@ def train(
     cohort: CohortFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
     config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
+    init: Annotated[
+        str | None, typer.Option(help="weights to start from, by bundled name or path")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
     device: Device = "auto",
+    processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, any number of times")
     ] = None,
@@ -72,19 +76,16 @@ def train(
     """Train a detector on the scans with split train, checked on those with split val."""
     settings = load_config(config) if config else Config()
     settings = settings.updated(dict(parse_assignment(text) for text in assignments or ()))
-    result = train_model(
+    train_model(
         cohort,
         settings,
         output,
+        init=init,
         resume=resume,
         device=device,
+        processes=processes,
         provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
         console=console,
-    )
-    console.print(
-        f"{result.outcome} after step {result.step} in {result.seconds / 60:.1f} minutes; lowest "
-        f"validation loss {result.best_loss:.4f} at step {result.best_step}: "
-        f"{escape(str(result.weights))}"
     )
 
 

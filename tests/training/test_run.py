@@ -103,7 +103,7 @@ class _StopAfterThree:
     @property
     def requested(self) -> bool:
         self.asked += 1
-        return self.asked > 3
+        return self.asked > 2
 
 
 def test_other_settings_or_scans_are_not_resumed(cohort: Path, run: Path, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from osteomet.data.augment import (
     sample_instances,
 )
 from osteomet.data.store import Store, StoredScan
-from osteomet.errors import InputError
+from osteomet.errors import ConfigError, InputError
 from osteomet.findings import PrimaryTumour
 from osteomet.structures import LUNG, METASTASIS, OTHER, Targets
 
@@ -39,8 +39,9 @@ LABELS = {
     PrimaryTumour.UNKNOWN: METASTASIS,
 }
 
-SMALL_LESION_POWER = 0.5
-"""A lesion is chosen in proportion to its diameter to minus this: mildly favours small ones."""
+SMALL_LESION_POWER = 1.0
+"""A lesion is chosen in proportion to its diameter to minus this: small ones, which are many
+and hard to see, come more often."""
 
 BORDER_SHARE = 0.25
 BORDER_VOX = 4.0
@@ -312,20 +313,36 @@ class PatchLoader:
         batch_size: patches a step.
         start_step: first step, after resuming.
         workers: threads; 0 prepares each batch when it is asked for.
+        rank: of this process among those that share each batch; process r takes patches r,
+            r + processes, r + 2 processes and so on.
+        processes: how many share a batch; ``batch_size`` is a multiple.
     """
 
     def __init__(
-        self, sampler: PatchSampler, batch_size: int, start_step: int = 0, workers: int = 1
+        self,
+        sampler: PatchSampler,
+        batch_size: int,
+        start_step: int = 0,
+        workers: int = 1,
+        *,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
+        if batch_size % processes:
+            raise ConfigError(
+                f"training.batch_size is {batch_size}; expected a multiple of the {processes} "
+                "processes that share a batch"
+            )
         self._sampler = sampler
-        self._batch_size = batch_size
-        self._next_index = start_step * batch_size
+        self._batch_size = batch_size // processes
+        self._stride = processes
+        self._next_index = start_step * batch_size + rank
         self._step = start_step
         self._pool = (
             ThreadPoolExecutor(workers, thread_name_prefix="osteomet-patches") if workers else None
         )
         self._waiting: deque[Future[Patch]] = deque()
-        self._ahead = max(batch_size * BATCHES_AHEAD, workers)
+        self._ahead = max(self._batch_size * BATCHES_AHEAD, workers)
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -354,9 +371,12 @@ class PatchLoader:
 
     def _next_patch(self) -> Patch:
         if self._pool is None:
-            self._next_index += 1
-            return self._sampler.sample(self._next_index - 1)
+            return self._sampler.sample(self._take_index())
         while len(self._waiting) < self._ahead:
-            self._waiting.append(self._pool.submit(self._sampler.sample, self._next_index))
-            self._next_index += 1
+            self._waiting.append(self._pool.submit(self._sampler.sample, self._take_index()))
         return self._waiting.popleft().result()
+
+    def _take_index(self) -> int:
+        index = self._next_index
+        self._next_index += self._stride
+        return index

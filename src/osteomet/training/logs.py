@@ -142,6 +142,28 @@ class TrainingLogs:
                 self._board.add_scalar(f"{group}/{name}", value, step)
 
 
+class NoLogs(TrainingLogs):
+    """Takes what is logged and keeps nothing: for all processes of a run but the first."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __enter__(self) -> "NoLogs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def step(self, step: int, total_steps: int | None, row: Row) -> None:
+        pass
+
+    def validation(self, step: int, row: Row) -> None:
+        pass
+
+    def say(self, message: str) -> None:
+        pass
+
+
 @contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
     try:

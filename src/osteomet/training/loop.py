@@ -5,6 +5,7 @@ resumed takes the same steps as one that was not.
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import Tensor
 
-from osteomet.checkpoint import save_weights
+from osteomet.checkpoint import LoadedWeights, load_fitting, save_weights
 from osteomet.config import Config
 from osteomet.data.patches import Batch, Patch
 from osteomet.errors import ConfigError, TrainingError
@@ -25,7 +26,7 @@ from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.budget import TIMED_STEPS, Costs, affordable_steps, mean_step_seconds
 from osteomet.training.ema import ExponentialMovingAverage
 from osteomet.training.interrupt import StopRequest
-from osteomet.training.logs import TrainingLogs
+from osteomet.training.logs import NoLogs, TrainingLogs
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import adamw, learning_rate, roi_weight
 from osteomet.training.state import Learner, Progress, save_state
@@ -89,13 +90,14 @@ class Trainer:
         folder: where the run is kept.
         config: with the HU constants of this run.
         data: patches.
+        initial: weights to start from, as far as they fit; None starts from random ones.
         state: of the run to resume, as ``read_state`` gave it.
         started: ``time.perf_counter()`` when the budget began.
         console: for the bar and messages; None is silent.
 
     Raises:
         ConfigError: the patches do not fit the model's levels.
-        CheckpointError: the state belongs to another model.
+        CheckpointError: the state, or all of the weights to start from, belong to another model.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Trainer:
         config: Config,
         data: TrainingData,
         *,
+        initial: LoadedWeights | None = None,
         state: Mapping[str, Any] | None = None,
         started: float | None = None,
         console: Console | None = None,
@@ -116,6 +119,8 @@ class Trainer:
         seed_torch(self.settings.seed, "weights")
         model = MaskRCNN(config.model, config.preprocess.spacing_mm)
         _check_patch_size(config, model.multiple_of)
+        if initial is not None and state is None:
+            self._start_from(model, initial)
         optimizer = adamw(model, self.settings)
         self.model, self.optimizer = fabric.setup(model, optimizer)
         average = ExponentialMovingAverage(model, self.settings.ema_decay)
@@ -129,6 +134,14 @@ class Trainer:
         self._spent_before = self.progress.elapsed_s
         self._skipped_in_a_row = 0
 
+    def _start_from(self, model: MaskRCNN, initial: LoadedWeights) -> None:
+        fresh = load_fitting(model, initial.model_state, initial.name)
+        if self.console is not None:
+            parts = f"; starting anew: {', '.join(fresh)}" if fresh else ""
+            self.console.print(
+                f"starting from the weights {initial.name}{parts}", highlight=False, markup=False
+            )
+
     def fit(self) -> TrainingResult:
         """Train to the end of the run, or until a signal asks to stop.
 
@@ -137,10 +150,11 @@ class Trainer:
             CheckpointError: the disk is full; the last checkpoint is kept.
         """
         progress = self.progress
-        logs = TrainingLogs(self.folder.path, progress.step, progress.total_steps, self.console)
+        logs = self._logs()
         with StopRequest() as stop, logs, self.data.batches(progress.step) as batches:
             self.model.train()
-            while not self._ended() and not stop.requested:
+            stopping = False
+            while not self._ended() and not stopping:
                 began = time.perf_counter()
                 row = self._step(next(batches))
                 self._note_time(time.perf_counter() - began)
@@ -151,10 +165,18 @@ class Trainer:
                     self._validate(logs)
                 if self._due(self.settings.checkpoint_every) or self._ended():
                     self._checkpoint()
-            if stop.requested:
+                # a signal may have reached one process only; all stop at the same step
+                stopping = self._any(stop.requested)
+            if stopping:
                 self._checkpoint()
                 logs.say(f"stopped after step {progress.step}; go on with --resume")
-        return self._result(interrupted=stop.requested and not self._ended())
+        return self._result(interrupted=stopping and not self._ended())
+
+    def _logs(self) -> TrainingLogs:
+        if not self.fabric.is_global_zero:
+            return NoLogs()
+        progress = self.progress
+        return TrainingLogs(self.folder.path, progress.step, progress.total_steps, self.console)
 
     def _step(self, batch: Batch) -> dict[str, float]:
         """Take one step and return what the log shows of it."""
@@ -299,6 +321,12 @@ class Trainer:
         reduced = self.fabric.all_reduce(value.detach())
         return float(cast("Tensor", reduced))
 
+    def _any(self, here: bool) -> bool:
+        """Return whether it holds in any process."""
+        if self.fabric.world_size == 1:
+            return here
+        return self._mean(torch.tensor(float(here), device=self.fabric.device)) > 0
+
     def _check_finite(self, losses: Mapping[str, Tensor], step: int) -> None:
         for name, value in losses.items():
             if not torch.isfinite(value):
@@ -332,11 +360,15 @@ def _check_patch_size(config: Config, multiple_of: int) -> None:
         )
 
 
-def make_fabric(device: str, precision: str) -> Fabric:
-    """Return Fabric for one device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+def make_fabric(device: str, precision: str, processes: int = 1) -> Fabric:
+    """Return Fabric on ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     ``auto`` takes CUDA if there is a card, else the CPU: MPS lacks 3D operators that training
     needs, so that it must be asked for.
+
+    With several ``processes`` the command is started again for each of them, unless a
+    launcher such as torchrun has done so, whose numbers count then. Each one gets its share
+    of the processor's cores, or a card of its own.
 
     Raises:
         ConfigError: the device is unknown or not there.
@@ -354,9 +386,14 @@ def make_fabric(device: str, precision: str) -> Fabric:
     if precision == "auto":
         has_bf16 = device == "cuda" and torch.cuda.is_bf16_supported()
         precision = "bf16" if has_bf16 else "32"
+    launched = "LOCAL_WORLD_SIZE" in os.environ
+    here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else processes
+    everywhere = int(os.environ["WORLD_SIZE"]) if launched else here
     fabric = Fabric(
         accelerator=device,
-        devices=1,
+        devices=here,
+        num_nodes=everywhere // here,
+        strategy="ddp" if everywhere > 1 else "auto",
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric import Fabric
 from rich.console import Console
 
 import osteomet
+from osteomet.checkpoint import LoadedWeights, load_weights
 from osteomet.config import Config
 from osteomet.data.manifest import Cohort, read_cohort, with_split, write_split
 from osteomet.data.patches import PatchLoader, PatchSampler, validation_patches
@@ -24,13 +26,15 @@ STORE_FOLDER = "osteomet-store"
 """Beside ``cohort.csv``, unless another place is given; runs of the same scans share it."""
 
 
-def train(
+def train(  # noqa: PLR0913 - one keyword for each option of the command
     cohort_path: Path,
     config: Config,
     run_dir: Path,
     *,
+    init: str | Path | None = None,
     resume: bool = False,
     device: str = "auto",
+    processes: int = 1,
     store_dir: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     console: Console | None = None,
@@ -44,8 +48,12 @@ def train(
         cohort_path: ``cohort.csv``; without a split it gets one, by ``training.seed``.
         config: the settings; the normalisation constants are measured and replaced.
         run_dir: made if it is missing; see ``RunFolder``.
+        init: weights to start from, by bundled name or path. Tensors of the model that they
+            lack, or have in another shape, start anew. Their normalisation constants stay,
+            since their first layer knows HU by them. A resumed run has them already.
         resume: go on with the run in ``run_dir``.
         device: auto, cpu, cuda or mps.
+        processes: that share each batch; a launcher such as torchrun says it by itself.
         store_dir: where resampled scans are kept.
         provenance: what the weights' file shall tell besides, such as the command.
         console: for progress and messages; None is silent.
@@ -63,29 +71,59 @@ def train(
     state = read_state(folder.state) if resume else None
     if state is not None:
         config = resumed_config(folder.state, state, config)
-    fabric = make_fabric(device, config.training.precision)
-    cohort = _split_cohort(cohort_path, config.training.seed)
-    training, validation = _stores(
-        cohort, store_dir or cohort_path.parent / STORE_FOLDER, config, console
-    )
+    fabric = make_fabric(device, config.training.precision, processes)
+    if not fabric.is_global_zero:
+        console = None
+    with fabric.rank_zero_first():  # it writes the split and the store, the others read them
+        cohort = _split_cohort(cohort_path, config.training.seed)
+        training, validation = _stores(
+            cohort, store_dir or cohort_path.parent / STORE_FOLDER, config, console
+        )
     digest = _digest(training, validation)
+    initial = None if init is None else load_weights(init)
     if state is not None:
         check_cohort(folder.state, state, digest)
     else:
-        mean_hu, std_hu = hu_statistics(training, config.preprocess.window_hu)
-        config = config.updated({"preprocess.mean_hu": mean_hu, "preprocess.std_hu": std_hu})
-        folder.write_config(config)
-        folder.write_cohort(cohort)
-    _tell_warnings(folder, [*training.scans, *validation.scans], console)
+        config = _with_hu_constants(config, training, initial)
+        if fabric.is_global_zero:
+            folder.write_config(config)
+            folder.write_cohort(cohort)
+    if fabric.is_global_zero:
+        _tell_warnings(folder, [*training.scans, *validation.scans], console)
     about = {
         "osteomet": osteomet.__version__,
         "training_scans": len(training.scans),
         "validation_scans": len(validation.scans),
+        "processes": fabric.world_size,
         **(provenance or {}),
     }
-    data = _training_data(training, validation, config, digest, about)
-    trainer = Trainer(fabric, folder, config, data, state=state, started=started, console=console)
-    return trainer.fit()
+    if initial is not None:
+        about["init"] = {"sha256": initial.sha256, **initial.provenance}
+    data = _training_data(training, validation, config, digest, about, fabric)
+    trainer = Trainer(
+        fabric, folder, config, data,
+        initial=initial, state=state, started=started, console=console,
+    )  # fmt: skip
+    result = trainer.fit()
+    if console is not None:
+        console.print(_summary(result), highlight=False, markup=False, soft_wrap=True)
+    return result
+
+
+def _summary(result: TrainingResult) -> str:
+    return (
+        f"{result.outcome} after step {result.step} in {result.seconds / 60:.1f} minutes; lowest "
+        f"validation loss {result.best_loss:.4f} at step {result.best_step}: {result.weights}"
+    )
+
+
+def _with_hu_constants(config: Config, training: Store, initial: LoadedWeights | None) -> Config:
+    if initial is None:
+        mean_hu, std_hu = hu_statistics(training, config.preprocess.window_hu)
+    else:
+        known = initial.config.preprocess
+        mean_hu, std_hu = known.mean_hu, known.std_hu
+    return config.updated({"preprocess.mean_hu": mean_hu, "preprocess.std_hu": std_hu})
 
 
 def _split_cohort(path: Path, seed: int) -> Cohort:
@@ -130,12 +168,18 @@ def _training_data(
     config: Config,
     digest: str,
     provenance: Mapping[str, Any],
+    fabric: Fabric,
 ) -> TrainingData:
     settings = config.training
     sampler = PatchSampler(training, config, settings.seed)
     return TrainingData(
         batches=lambda step: PatchLoader(
-            sampler, settings.batch_size, start_step=step, workers=config.data.workers
+            sampler,
+            settings.batch_size,
+            start_step=step,
+            workers=config.data.workers,
+            rank=fabric.global_rank,
+            processes=fabric.world_size,
         ),
         validation=list(validation_patches(validation, config, settings.seed)),
         cohort_sha256=digest,

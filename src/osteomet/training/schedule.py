@@ -75,6 +75,7 @@ def adamw(model: nn.Module, config: TrainingConfig) -> optim.AdamW:
             for (scale, is_weight), parameters in sorted(groups.items(), key=lambda g: g[0])
         ],
         lr=config.learning_rate,
+        fused=True,
     )
 
 
