@@ -147,12 +147,14 @@ class BoxHeadConfig(Section):
     """Width of the lesion embedding that the second stage reads."""
     positive_iou: Fraction = 0.35
     negative_iou: Fraction = 0.25
-    rois_per_image: Count = 48
+    rois_per_image: Count = 32
     positive_fraction: Fraction = 0.33
     jittered_truth: int = Field(default=4, ge=0)
     """Noisy copies of each true box added to the proposals in training."""
     context: Positive = 1.3
     """Pooled region over box, per axis: the surroundings tell the class."""
+    detail: bool = True
+    """The head also sees image and dense segmentation, at twice the pooled resolution."""
 
     @model_validator(mode="after")
     def _thresholds_ordered(self) -> "BoxHeadConfig":
@@ -171,7 +173,7 @@ class MaskHeadConfig(Section):
     """Mask region over box, per axis: a box a little too small does not cut its lesion."""
     image_crop: bool = True
     """The head also sees the image at the mask's resolution."""
-    rois_per_image: Count = 8
+    rois_per_image: Count = 4
 
     @model_validator(mode="after")
     def _even(self) -> "MaskHeadConfig":

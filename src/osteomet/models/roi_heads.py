@@ -4,6 +4,8 @@ Source: He et al., "Mask R-CNN", arXiv:1703.06870; the paper's Sec. 2.3 and Fig.
 then two fully connected layers with ReLU for class and box beside a convolutional mask head.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -33,14 +35,30 @@ from osteomet.structures import (
 
 SMOOTH_L1_BETA = 1 / 9
 
+DETAIL_CHANNELS = 24
+"""Width of the box head's look at the image itself."""
+
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, then class logits, box deltas and an embedding."""
+    """Two fully connected layers, then class logits, box deltas and an embedding.
+
+    A lesion of 8 mm is two cells of a stride-4 level: with ``detail`` the region's image and
+    dense segmentation, at twice the pooled resolution, are added to its features.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         head = config.box_head
         inputs = config.neck.channels * head.pool_size**3
+        crops = 8 * (config.mask_head.image_crop + (config.losses.segmentation > 0))
+        self.detail: nn.Sequential | None = None
+        if head.detail and crops:
+            self.detail = nn.Sequential(
+                PointwiseConv3d(crops, DETAIL_CHANNELS),
+                LayerNorm3d(DETAIL_CHANNELS),
+                nn.GELU(),
+                PointwiseConv3d(DETAIL_CHANNELS, config.neck.channels),
+            )
         # Without the normalisation the first layer saw features of any scale and died.
         self.layers = nn.Sequential(
             nn.Linear(inputs, head.hidden),
@@ -56,11 +74,22 @@ class BoxHead(nn.Module):
         initialise(self)
         nn.init.normal_(self.classes.weight, std=0.05)
         nn.init.normal_(self.deltas.weight, std=0.01)
+        if self.detail is not None:
+            # It starts by adding nothing: features lead, detail follows.
+            nn.init.zeros_(cast("Tensor", self.detail[-1].weight))
 
     def forward(
-        self, pooled: Float[Tensor, "n c p p p"]
+        self, pooled: Float[Tensor, "n c p p p"], crops: Float[Tensor, "n k r r r"] | None = None
     ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n 6"], Float[Tensor, "n d"]]:
-        """Return class logits, deltas and embeddings, in float32."""
+        """Return class logits, deltas and embeddings, in float32.
+
+        Args:
+            pooled: features of each region.
+            crops: image and segmentation logits of it at twice the resolution of ``pooled``,
+                if the head has ``detail``.
+        """
+        if self.detail is not None and crops is not None:
+            pooled = pooled + self.detail(space_to_depth(crops, 2).to(pooled.dtype))
         hidden = self.layers(pooled.flatten(1))
         embedding = self.embedding(hidden)
         return self.classes(embedding).float(), self.deltas(hidden).float(), embedding.float()
@@ -128,7 +157,7 @@ class RoIHeads(nn.Module):
             targets: what is true, per image.
         """
         boxes, labels, gt_boxes, image, lesion = self._sample(proposals, targets)
-        logits, deltas, _ = self._classify(features, boxes, image)
+        logits, deltas, _ = self._classify(features, crops, boxes, image)
         positive = labels != BACKGROUND
         masks = self._mask_losses(
             features, crops, boxes[positive], image[positive], lesion[positive], targets
@@ -151,7 +180,7 @@ class RoIHeads(nn.Module):
         shape = (crops.shape[2], crops.shape[3], crops.shape[4])
         boxes = torch.cat([p.boxes for p in proposals])
         image = _image_index([p.boxes for p in proposals])
-        logits, deltas, embeddings = self._classify(features, boxes, image)
+        logits, deltas, embeddings = self._classify(features, crops, boxes, image)
         probabilities = logits.softmax(dim=1)
         scores = 1 - probabilities[:, BACKGROUND]
         p_lung = probabilities[:, 1] / probabilities[:, 1:].sum(dim=1).clamp(min=1e-12)
@@ -186,7 +215,11 @@ class RoIHeads(nn.Module):
         )
 
     def _classify(
-        self, features: list[Tensor], boxes: Float[Tensor, "n 6"], image: Int[Tensor, " n"]
+        self,
+        features: list[Tensor],
+        crops: Float[Tensor, "b k z y x"],
+        boxes: Float[Tensor, "n 6"],
+        image: Int[Tensor, " n"],
     ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n 6"], Float[Tensor, "n d"]]:
         head = self.config.box_head
         regions = scale_boxes(boxes, head.context)
@@ -194,7 +227,10 @@ class RoIHeads(nn.Module):
         pooled = roi_align_levels(
             features, self.strides, regions, image, level, head.pool_size, head.sampling_ratio
         )
-        result: tuple[Tensor, Tensor, Tensor] = self.box_head(pooled)
+        detail = None
+        if self.box_head.detail is not None:
+            detail = roi_align(crops, regions, image, 2 * head.pool_size)
+        result: tuple[Tensor, Tensor, Tensor] = self.box_head(pooled, detail)
         return result
 
     def _mask_logits(
