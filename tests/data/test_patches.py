@@ -15,7 +15,7 @@ from osteomet.data.manifest import MaskKind
 from osteomet.data.patches import Patch, PatchLoader, PatchSampler, validation_patches
 from osteomet.data.preprocess import normalise
 from osteomet.data.store import Store, build_store
-from osteomet.errors import InputError
+from osteomet.errors import ConfigError, InputError
 from osteomet.findings import PrimaryTumour
 from osteomet.io.volumes import write_labels
 from osteomet.structures import LUNG, METASTASIS, OTHER, Targets
@@ -78,6 +78,24 @@ def test_workers_and_resuming_change_nothing(store: Store, workers: int) -> None
                 for k in range(2):
                     assert torch.equal(batch.images[k], expected[2 * step + k].image)
                     assert alike(batch.targets[k], expected[2 * step + k].targets)
+
+
+def test_processes_share_each_batch(store: Store) -> None:
+    sampler = PatchSampler(store, FULL, seed=0)
+    for rank in range(2):
+        with PatchLoader(sampler, 4, start_step=1, rank=rank, processes=2) as loader:
+            images = [next(loader).images for _ in range(2)]
+        for step, of_rank in enumerate(images, start=1):
+            assert len(of_rank) == 2
+            for k in range(2):
+                assert torch.equal(of_rank[k], sampler.sample(4 * step + rank + 2 * k).image)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(store: Store) -> None:
+    with pytest.raises(
+        ConfigError, match="batch_size is 3; expected a multiple of the 2 processes"
+    ):
+        PatchLoader(PatchSampler(store, FULL, seed=0), 3, processes=2)
 
 
 def patch_threads() -> list[str]:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from spheres import tiny_config
 
-from osteomet.checkpoint import load_weights
+from osteomet.checkpoint import load_fitting, load_weights
 from osteomet.config import load_config
 from osteomet.data.manifest import read_cohort
 from osteomet.errors import CheckpointError, ConfigError, InputError
 from osteomet.io.volumes import write_labels, write_volume
+from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.run import train
 from osteomet.volume import Volume
 
@@ -126,6 +128,51 @@ def test_side_without_scans_is_refused(run: Path, tmp_path: Path) -> None:
     alone.write_text((run / "cohort.csv").read_text().replace(",val,", ",train,"))
     with pytest.raises(InputError, match="no scan has split 'val'"):
         train(alone, tiny_config(), tmp_path / "run", device="cpu")
+
+
+def test_run_goes_on_from_given_weights(cohort: Path, run: Path, tmp_path: Path) -> None:
+    start = load_weights(run / "weights.safetensors")
+    still = tiny_config(learning_rate=1e-12, max_steps=1)
+    config = still.updated({"preprocess.window_hu": [-200.0, 900.0]})
+    train(cohort, config, tmp_path, init=run / "weights.safetensors", device="cpu")
+    end = load_weights(tmp_path / "last.safetensors")
+    for name, value in start.model_state.items():
+        torch.testing.assert_close(end.model_state[name], value, rtol=0, atol=1e-6)
+    # the constants too: the first layer knows HU by them
+    assert end.config.preprocess.mean_hu == start.config.preprocess.mean_hu
+    assert end.config.preprocess.std_hu == start.config.preprocess.std_hu
+    assert end.provenance["init"]["sha256"] == start.sha256
+    assert end.provenance["init"]["command"] == "a test"
+
+
+def test_run_resumes_without_starting_over(cohort: Path, run: Path, tmp_path: Path) -> None:
+    settings = {"init": run / "weights.safetensors", "device": "cpu"}
+    train(cohort, tiny_config(), tmp_path / "whole", **settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("osteomet.training.loop.StopRequest", _StopAfterThree)
+        train(cohort, tiny_config(), tmp_path / "cut", **settings)
+    train(cohort, tiny_config(), tmp_path / "cut", resume=True, **settings)
+    assert _losses(tmp_path / "cut") == _losses(tmp_path / "whole")
+    assert _losses(tmp_path / "cut") != _losses(run)
+
+
+def test_what_a_model_lacks_starts_anew(run: Path) -> None:
+    start = load_weights(run / "weights.safetensors")
+    wider = start.config.updated({"model.box_head.hidden": 24})
+    torch.manual_seed(0)
+    model = MaskRCNN(wider.model, 1.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fresh = load_fitting(model, start.model_state, "first")
+    assert "roi_heads.box_head.layers.0.weight" in fresh
+    assert all(name.startswith("roi_heads.box_head") for name in fresh)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name] if name in fresh else start.model_state[name])
+
+
+def test_weights_of_which_nothing_fits_are_refused(run: Path) -> None:
+    start = load_weights(run / "weights.safetensors")
+    with pytest.raises(CheckpointError, match=r"first: none of its \d+ tensors has the name"):
+        load_fitting(torch.nn.Linear(3, 3), start.model_state, "first")
 
 
 def test_patches_that_do_not_fit_the_levels_are_refused(cohort: Path, tmp_path: Path) -> None:
