@@ -1,13 +1,19 @@
 import pytest
 import torch
 
-from osteomet.models.primary import LesionBags, fit_primary
+from osteomet.models.primary import PENALTIES, LesionBags, fit_primary
 from osteomet.structures import Detections
 
 
-def patient(lung: bool, lesions: int, generator: torch.Generator) -> Detections:
-    signal = torch.randn(lesions, 1, generator=generator) + (0.8 if lung else -0.8)
-    noise = torch.randn(lesions, 3, generator=generator)
+def patient(
+    lung: bool,
+    lesions: int,
+    generator: torch.Generator,
+    noise_features: int = 3,
+    strength: float = 0.8,
+) -> Detections:
+    signal = torch.randn(lesions, 1, generator=generator) + (strength if lung else -strength)
+    noise = torch.randn(lesions, noise_features, generator=generator)
     return Detections(
         boxes=torch.tensor([[0.0, 0, 0, 9, 9, 9]]).repeat(lesions, 1),
         scores=torch.full((lesions,), 0.9),
@@ -18,11 +24,16 @@ def patient(lung: bool, lesions: int, generator: torch.Generator) -> Detections:
     )
 
 
-def cohort(n: int, seed: int) -> tuple[LesionBags, torch.Tensor]:
+def cohort(
+    n: int, seed: int, noise_features: int = 3, strength: float = 0.8
+) -> tuple[LesionBags, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     lung = torch.arange(n) % 2 == 0
     counts = torch.randint(1, 8, (n,), generator=generator).tolist()
-    patients = [patient(bool(y), k, generator) for y, k in zip(lung, counts, strict=True)]
+    patients = [
+        patient(bool(y), k, generator, noise_features, strength)
+        for y, k in zip(lung, counts, strict=True)
+    ]
     return LesionBags.from_detections(patients), lung
 
 
@@ -35,6 +46,26 @@ def test_it_learns_from_many_lesions_more_than_from_one() -> None:
     assert right[many].mean() > right[~many].mean()
     assert right[many].mean() > 0.9
     assert ((interval[:, 0] <= p) & (p <= interval[:, 1])).float().mean() > 0.9
+
+
+def test_the_penalty_fits_the_noise_in_the_features() -> None:
+    bags, lung = cohort(60, 0, noise_features=40, strength=0.3)
+    unseen, truth = cohort(400, 1, noise_features=40, strength=0.3)
+
+    def loss(l2: float | None) -> float:
+        p, _ = fit_primary(bags, lung, members=5, l2=l2).predict(unseen)
+        return float(torch.nn.functional.binary_cross_entropy(p, truth.float()))
+
+    chosen, others = loss(None), [loss(l2) for l2 in PENALTIES]
+    assert chosen < min(others) + 0.05
+    assert chosen < loss(PENALTIES[0]) - 0.1
+
+
+def test_few_patients_of_a_kind_can_be_fitted() -> None:
+    bags, _ = cohort(7, 0)
+    lung = torch.tensor([True] + [False] * 6)
+    p, _ = fit_primary(bags, lung, members=3).predict(bags)
+    assert p.isfinite().all()
 
 
 def test_another_prior_moves_the_probability_by_its_odds() -> None:

@@ -14,12 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from osteomet.structures import Detections
 
 EXTRA_FEATURES = 2
+
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+"""Of the second stage's weights, to choose from."""
+
+FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +114,7 @@ def fit_primary(
     bags: LesionBags,
     is_lung: Bool[Tensor, " patients"],
     members: int = 20,
-    l2: float = 1.0,
+    l2: float | None = None,
     seed: int = 0,
 ) -> PrimaryModel:
     """Fit the ensemble, each member to patients drawn with replacement.
@@ -118,32 +123,80 @@ def fit_primary(
         bags: lesions as the detector finds them in patients it was not trained on.
         is_lung: truth of each patient.
         members: models in the ensemble.
-        l2: penalty of the weights, in units of one patient's loss.
-        seed: of the resampling.
+        l2: penalty of the weights, in units of one patient's loss; None chooses among
+            ``PENALTIES`` by cross-validation.
+        seed: of the resampling and of the folds.
 
     Raises:
         ValueError: only one class of patients has lesions.
     """
     has_lesion = bags.scores.sum(dim=1) > 0
-    bags = LesionBags(bags.features[has_lesion], bags.scores[has_lesion])
-    truth = is_lung[has_lesion].float()
+    bags, truth = _rows(bags, has_lesion), is_lung[has_lesion].float()
     if not 0 < truth.sum() < len(truth):
         raise ValueError(
             f"{int(truth.sum())} of {len(truth)} patients with lesions have lung cancer; "
             "expected both kinds"
         )
-    model = PrimaryModel(bags.features.shape[2], members)
+    if l2 is None:
+        l2 = _choose_penalty(bags, truth, seed)
+    draws = torch.from_numpy(_bootstrap_counts(members, len(truth), seed))
+    return _fit(bags, truth, draws, l2)
+
+
+def _choose_penalty(bags: LesionBags, truth: Float[Tensor, " patients"], seed: int) -> float:
+    """Return the penalty with the lowest loss on patients left out of the fit.
+
+    Tens of features against a hundred patients: how far the evidence of each can be trusted
+    depends on the detector, and must be measured.
+    """
+    fold = _folds(truth, seed)
+    losses = []
+    for l2 in PENALTIES:
+        total = 0.0
+        for k in range(FOLDS):
+            kept, held_out = fold != k, fold == k
+            if not held_out.any() or truth[kept].unique().numel() < 2:
+                continue  # fewer patients of a kind than folds
+            model = _fit(_rows(bags, kept), truth[kept], torch.ones(1, int(kept.sum())), l2)
+            with torch.no_grad():
+                logits = model(_rows(bags, held_out))[0]
+            total += float(
+                nn.functional.binary_cross_entropy_with_logits(
+                    logits, truth[held_out], reduction="sum"
+                )
+            )
+        losses.append(total)
+    return PENALTIES[int(np.argmin(losses))]
+
+
+def _folds(truth: Float[Tensor, " patients"], seed: int) -> Int[Tensor, " patients"]:
+    """Deal the patients of each kind over the folds."""
+    fold = torch.zeros(len(truth), dtype=torch.int64)
+    generator = np.random.default_rng(seed)
+    for kind in (0, 1):
+        rows = np.flatnonzero(truth.numpy() == kind)
+        fold[torch.from_numpy(generator.permutation(rows))] = torch.arange(len(rows)) % FOLDS
+    return fold
+
+
+def _fit(
+    bags: LesionBags,
+    truth: Float[Tensor, " patients"],
+    draws: Float[Tensor, "members patients"],
+    l2: float,
+) -> PrimaryModel:
+    """Fit one model to each row of ``draws``, which says how often each patient counts."""
+    model = PrimaryModel(bags.features.shape[2], len(draws))
     lesions = bags.features[bags.scores > 0]
     model.mean.copy_(lesions.mean(dim=0))
-    model.std.copy_(lesions.std(dim=0).clamp(min=1e-3))
+    model.std.copy_(lesions.std(dim=0, correction=0).clamp(min=1e-3))
     model.prior.copy_(truth.mean())
-    draws = torch.from_numpy(_bootstrap_counts(members, len(truth), seed))
     optimiser = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimiser.zero_grad()
         loss = nn.functional.binary_cross_entropy_with_logits(
-            model(bags), truth.expand(members, -1), weight=draws, reduction="sum"
+            model(bags), truth.expand(len(draws), -1), weight=draws, reduction="sum"
         )
         loss = loss + l2 * model.weight.square().sum() + 0.1 * model.gamma_logit.square().sum()
         loss.backward()
@@ -151,6 +204,10 @@ def fit_primary(
 
     optimiser.step(objective)
     return model.eval()
+
+
+def _rows(bags: LesionBags, chosen: Bool[Tensor, " patients"]) -> LesionBags:
+    return LesionBags(bags.features[chosen], bags.scores[chosen])
 
 
 def _bootstrap_counts(members: int, patients: int, seed: int) -> Float[np.ndarray, "m p"]:
