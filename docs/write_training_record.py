@@ -5,6 +5,8 @@
 """
 
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from osteomet.checkpoint import load_weights
 
@@ -14,16 +16,14 @@ def record(name_or_path: str) -> str:
     weights = load_weights(name_or_path)
     made, chosen = weights.provenance, weights.provenance.get("calibration", {})
     parameters = sum(value.numel() for value in weights.model_state.values())
-    lines = [
-        f"- Command: `{made.get('command', 'not recorded')}`",
-        f"- Data: {made.get('training_scans')} simulated scans to train, "
-        f"{made.get('validation_scans')} to validate.",
-        f"- Steps: weights of step {made.get('step')} of {made.get('total_steps')}, "
-        f"{made.get('seconds', 0) / 60:.0f} minutes on {made.get('device')}, "
-        f"torch {made.get('torch')}.",
+    lines = _run(made)
+    if before := made.get("init"):
+        lines.append(f"- It started from the weights of an earlier run, `{before['sha256']}`:")
+        lines += [f"  {line}" for line in _run(before)]
+    lines.append(
         f"- Network: {weights.config.model.backbone.name}, {parameters / 1e6:.1f} million "
-        f"parameters, voxels of {weights.config.preprocess.spacing_mm:g} mm.",
-    ]
+        f"parameters, voxels of {weights.config.preprocess.spacing_mm:g} mm."
+    )
     if chosen:
         lines.append(
             f"- Calibration, on {chosen['scans']} other simulated scans with {chosen['lesions']} "
@@ -34,6 +34,18 @@ def record(name_or_path: str) -> str:
         )
     lines.append(f"- SHA-256 of the file: `{weights.sha256}`")
     return "\n".join(lines)
+
+
+def _run(made: Mapping[str, Any]) -> list[str]:
+    processes = made.get("processes", 1)
+    return [
+        f"- Command: `{made.get('command', 'not recorded')}`",
+        f"- Data: {made.get('training_scans')} simulated scans to train, "
+        f"{made.get('validation_scans')} to validate.",
+        f"- Steps: weights of step {made.get('step')} of {made.get('total_steps')}, "
+        f"{made.get('seconds', 0) / 60:.0f} minutes on {made.get('device')}"
+        f"{f' in {processes} processes' if processes > 1 else ''}, torch {made.get('torch')}.",
+    ]
 
 
 if __name__ == "__main__":
