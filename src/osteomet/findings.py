@@ -156,6 +156,7 @@ class SeriesInfo(_Frozen):
         study_uid: DICOM StudyInstanceUID; None for other formats.
         frame_of_reference_uid: DICOM FrameOfReferenceUID; None for other formats.
         description: series description; None where there is none.
+        slice_thickness_mm: DICOM SliceThickness, which may differ from the slices' distance.
         chosen_because: why this series was taken among several; None where it was the only one.
     """
 
@@ -170,6 +171,7 @@ class SeriesInfo(_Frozen):
     description: str | None = None
     kernel: str | None = None
     manufacturer: str | None = None
+    slice_thickness_mm: float | None = None
     chosen_because: str | None = None
 
 

@@ -30,7 +30,7 @@ import hashlib
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -103,11 +103,35 @@ def read_cohort(path: Path) -> Cohort:
         InputError: the file cannot be read, lacks a column, or has one that looks misspelt.
         AnnotationError: a row is wrong; the first one is named.
     """
+    cohort, faults = survey_cohort(path)
+    two_sides = _disagreements(path, cohort.cases, "split", lambda case: case.split)
+    for fault in (*faults, *two_sides):
+        raise fault
+    return cohort
+
+
+def survey_cohort(path: Path) -> tuple[Cohort, tuple[AnnotationError, ...]]:
+    """Read the rows that can be read, and say what is wrong with a ``cohort.csv``.
+
+    Patients on two sides of the split are left for a later check to name with their scans.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or has one that looks misspelt.
+        AnnotationError: no row can be read; the first one is named.
+    """
     rows = _read_rows(path)
     repeated = Counter(row["patient_id"] for row in rows)
-    cases = [_parse_row(row, named_once=repeated[row["patient_id"]] == 1) for row in rows]
-    _check_across_rows(path, cases)
-    return Cohort(tuple(cases), path.parent)
+    cases: list[Case] = []
+    faults: list[AnnotationError] = []
+    for row in rows:
+        try:
+            cases.append(_parse_row(row, named_once=repeated[row["patient_id"]] == 1))
+        except AnnotationError as error:
+            faults.append(error)
+    if not cases:
+        raise faults[0]
+    faults += _faults_across_rows(path, cases)
+    return Cohort(tuple(cases), path.parent), tuple(faults)
 
 
 def with_split(
@@ -326,30 +350,29 @@ def _sex(row: _Row) -> str | None:
     return row["sex"].upper() or None
 
 
-def _check_across_rows(path: Path, cases: list[Case]) -> None:
+def _faults_across_rows(path: Path, cases: list[Case]) -> Iterator[AnnotationError]:
     scans = Counter(case.scan_id for case in cases)
     for scan_id, count in scans.items():
         if count > 1:
-            raise AnnotationError(f"{path}: scan_id {scan_id!r} stands in {count} rows; expected 1")
+            yield AnnotationError(f"{path}: scan_id {scan_id!r} stands in {count} rows; expected 1")
     without = sum(case.split is None for case in cases)
     if 0 < without < len(cases):
-        raise AnnotationError(
+        yield AnnotationError(
             f"{path}: split is empty in {without} of {len(cases)} rows; expected a value in all, "
             "or in none, and then a split is made"
         )
-    _agree(path, cases, "split", lambda case: case.split)
-    _agree(path, cases, "primary", lambda case: case.primary.value)
+    yield from _disagreements(path, cases, "primary", lambda case: case.primary.value)
 
 
-def _agree(
+def _disagreements(
     path: Path, cases: Iterable[Case], column: str, value: Callable[[Case], str | None]
-) -> None:
+) -> Iterator[AnnotationError]:
     of_patient: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         of_patient[case.patient_id].add(value(case) or "")
     for patient, values in of_patient.items():
         if len(values) > 1:
-            raise AnnotationError(
+            yield AnnotationError(
                 f"{path}: patient {patient!r} has {column} {' and '.join(sorted(values))}; "
                 "expected the same in all rows of a patient"
             )

@@ -93,6 +93,7 @@ def read_dicom(path: Path, series_uid: str | None = None) -> Scan:
             description=header.description,
             kernel=header.kernel,
             manufacturer=header.manufacturer,
+            slice_thickness_mm=choice.stack.frames[0].thickness,
             chosen_because=choice.because,
         )
         return Scan(volume, info, (*_doubts(choice, contents), *repairs))

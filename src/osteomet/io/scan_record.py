@@ -25,7 +25,14 @@ class Scan:
     warnings: tuple[str, ...] = ()
 
 
-def describe(volume: Volume, *, source: str, file_format: str, **details: str | None) -> SeriesInfo:
+def describe(
+    volume: Volume,
+    *,
+    source: str,
+    file_format: str,
+    slice_thickness_mm: float | None = None,
+    **details: str | None,
+) -> SeriesInfo:
     """Return the record of a volume; ``details`` are the optional fields of ``SeriesInfo``."""
     return SeriesInfo(
         source=source,
@@ -33,6 +40,7 @@ def describe(volume: Volume, *, source: str, file_format: str, **details: str | 
         shape_zyx=volume.shape,
         spacing_zyx_mm=volume.spacing_zyx_mm,
         affine_lps=tuple(tuple(row) for row in volume.affine.tolist()),
+        slice_thickness_mm=slice_thickness_mm,
         **details,
     )
 

@@ -121,7 +121,7 @@ def render_report(findings: Findings, volume: Volume, labels: Integer[np.ndarray
     lesions = findings.lesions
     boxes = [_moved_box(lesion.box_vox, volume, upright) for lesion in lesions]
     return (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             findings=findings,
@@ -157,7 +157,8 @@ def primary_in_words(primary: PrimaryPrediction) -> str:
     return f"{words} This favours {favoured}."
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """Return the templates of all pages, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("osteomet.reporting"),
         autoescape=True,
