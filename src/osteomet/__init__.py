@@ -7,6 +7,7 @@ Read the files in the order of the data flow; each line is one step::
     volume.py                         CT voxels (z, y, x) and their place in the patient, LPS mm
     structures.py                     targets, proposals and detections: what stages hand over
     findings.py                       what was found, frozen, to and from JSON: the border
+    checkup.py                        what was measured and found in a cohort, likewise
 
     io/scan.py                        any file or folder -> scan
     io/scan_record.py                 the scan: volume, where it came from, warnings
@@ -22,6 +23,11 @@ Read the files in the order of the data flow; each line is one step::
     io/volumes.py                     NIfTI, NRRD and MetaImage, read and written
     io/nifti.py                       what SimpleITK does not tell about a NIfTI header
     io/dicom_writer.py                a volume -> a valid CT series
+    io/dicom_folder.py                the series below a folder, and which a drawing belongs to
+    io/regions.py                     regions drawn by others -> one label map on the scan's grid
+    io/dicom_seg.py                   DICOM SEG -> regions
+    io/rtstruct.py                    contours of an RT Structure Set -> regions
+    io/png_stack.py                   slices stored as PNG -> HU
 
     ops/boxes.py                      volume, IoU, GIoU, deltas, clipping
     ops/nms.py                        suppression and weighted clustering of boxes
@@ -32,12 +38,38 @@ Read the files in the order of the data flow; each line is one step::
     ops/acceleration.py               compiled loops, and the switch that turns them off
 
     data/manifest.py                  cohort.csv, and its split by patient
+    data/manifest_writer.py           scans -> cohort.csv
     data/annotations.py               masks, boxes and ignored regions of a scan
+    data/importing.py                 a data set of any format -> a cohort
+    data/adapters/drafts.py           what an adapter is asked, and what it gives for each scan
+    data/adapters/grids.py            does a mask lie on its scan's grid?
+    data/adapters/tables.py           tables of public data sets
+    data/adapters/patients.py         a user's table of patients
+    data/adapters/dicom_scans.py      a CT series and the drawings on it -> a scan of a cohort
+    data/adapters/bone.py             which of a body's lesions lie in bone
+    data/adapters/nifti_pairs.py      volumes and masks that names tell apart
+    data/adapters/dicom_drawings.py   CT series with DICOM SEG or RTSTRUCT
+    data/adapters/nnunet.py           nnU-Net and Medical Segmentation Decathlon
+    data/adapters/nndetection.py      nnDetection
+    data/adapters/blds.py             BLDS: boxes alone
+    data/adapters/uls23.py            ULS23: one lesion a crop
+    data/adapters/spine_mets.py       Spine-Mets-CT-SEG: vertebrae that have lesions
+    data/adapters/myeloma.py          Spinal-Multiple-Myeloma-SEG
+    data/adapters/autopet.py          FDG-PET-CT-Lesions and autoPET: lesions in bone
+    data/adapters/deeplesion.py       DeepLesion: weak boxes
+    data/exports.py                   a cohort -> the layout of nnU-Net, nnDetection or MONAI
     data/preprocess.py                scan <-> the model's isotropic grid, HU -> unit variance
     data/resample.py                  linear resampling in slabs
     data/store.py                     resampled scans on disk
     data/augment.py                   random turns, scales and intensities of a patch
     data/patches.py                   patch number k of a seed, and batches of them
+    data/examination.py               one scan of a cohort, read once and measured
+    data/body.py                      where body, lungs and bone are, on coarse cells
+    data/histogram.py                 peaks, steps and noise of HU
+    data/examination_store.py         many scans at once, and what was measured kept
+    data/scan_checks.py               what may be wrong with one scan
+    data/cohort_checks.py             copies, leaks over the split, balance
+    data/confounding.py               how far things that are no lesion predict the primary
 
     simulate/settings.py              priors of a simulated cohort
     simulate/primaries.py             how the metastases of each primary look
@@ -74,6 +106,7 @@ Read the files in the order of the data flow; each line is one step::
 
     reporting/figures.py              planes and projections
     reporting/html.py                 report.html
+    reporting/doctor_html.py          doctor.html
     reporting/lesions_csv.py          lesions.csv
     reporting/files.py                files appear whole or not at all
 
@@ -102,6 +135,7 @@ Read the files in the order of the data flow; each line is one step::
     training/calibrate.py             operating threshold and second stage
 
     demo.py                           a simulated patient, from DICOM to report
+    doctor.py                         a cohort -> what is wrong with it
     cli.py                            the command line
 """
 

@@ -15,9 +15,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import osteomet
 from osteomet.checkpoint import DEFAULT_WEIGHTS, load_weights
+from osteomet.checkup import Severity
 from osteomet.config import Config, load_config, parse_assignment
+from osteomet.data.exports import LAYOUTS, export_cohort
+from osteomet.data.importing import FORMATS, NOTES, Note, import_cohort
 from osteomet.data.manifest import Case, read_cohort
 from osteomet.demo import run_demo
+from osteomet.doctor import examine_and_report
 from osteomet.errors import ConfigError, InputError, OsteometError
 from osteomet.evaluation.tables import to_markdown, write_tables
 from osteomet.inference.batch import Outcome, exit_status, predict_many
@@ -56,6 +60,85 @@ def simulate(
     """Write simulated patients and their cohort.csv; an interrupted run is taken up again."""
     path = write_cohort(output, patients, seed, None, workers, _shares(splits))
     console.print(f"{patients} patients in {escape(str(path))}")
+
+
+@app.command("import")
+def import_(
+    form: Annotated[str, typer.Argument(metavar="FORMAT", help=", ".join(FORMATS))],
+    source: Annotated[Path, typer.Argument(help="folder of the data set")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the new cohort")],
+    lesions: Annotated[
+        str | None, typer.Option(help="pattern in the names of regions that are lesions")
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="CSV: scan_id or patient_id, primary, age, sex, ...")
+    ] = None,
+    centre: Annotated[str | None, typer.Option(help="name of the hospital or set")] = None,
+) -> None:
+    """Make a cohort.csv of a data set, and convert what has to be converted."""
+    result = import_cohort(
+        form,
+        source,
+        output,
+        lesions=lesions,
+        patients=patients,
+        centre=centre,
+        report=_tell_note,
+    )
+    console.print(
+        f"{len(result.cases)} scans in {escape(str(result.cohort))}, {len(result.notes)} notes in "
+        f"{escape(str(result.cohort.with_name(NOTES)))}",
+        soft_wrap=True,
+    )
+
+
+@app.command()
+def doctor(
+    cohort: Annotated[Path, typer.Argument(help="cohort.csv")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the page")] = Path(
+        "doctor"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+) -> None:
+    """Read a cohort once and say what is wrong with it; ends with 1 where it is not fit."""
+    with _bar("examining") as bar:
+        task = bar.add_task("scans", total=None)
+        diagnosis = examine_and_report(
+            cohort,
+            output,
+            workers=workers,
+            progress=lambda done, count: bar.update(task, completed=done, total=count),
+        )
+    for finding in diagnosis.checkup.findings:
+        if finding.severity is Severity.ERROR:
+            where = f"{', '.join(finding.scans)}: " if finding.scans else ""
+            console.print(f"[bold red]{finding.check}:[/] {escape(where + finding.found)}")
+    console.print(diagnosis.checkup.verdict)
+    console.print(f"Report: {escape(str(diagnosis.page))}", soft_wrap=True)
+    raise typer.Exit(0 if diagnosis.checkup.is_fit else 1)
+
+
+@app.command()
+def export(
+    layout: Annotated[str, typer.Argument(metavar="LAYOUT", help=", ".join(LAYOUTS))],
+    cohort: Annotated[Path, typer.Argument(help="cohort.csv")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the data set")],
+    by_primary: Annotated[
+        bool, typer.Option("--by-primary", help="two classes, lung and other, instead of one")
+    ] = False,
+) -> None:
+    """Write a cohort as nnU-Net, nnDetection or MONAI want it, to run them on the same patients."""
+    result = export_cohort(
+        layout,
+        cohort,
+        output,
+        by_primary=by_primary,
+        report=lambda scan, reason: _tell_note(Note(scan, "skipped", reason)),
+    )
+    console.print(
+        f"{len(result.cases)} scans in {escape(str(result.folder))}, {len(result.skipped)} skipped",
+        soft_wrap=True,
+    )
 
 
 @app.command()
@@ -217,6 +300,11 @@ def _tell(outcome: Outcome) -> None:
     )
     for warning in findings.warnings:
         console.print(f"  warning: {escape(warning)}", soft_wrap=True)
+
+
+def _tell_note(note: Note) -> None:
+    mark = "[bold yellow]skipped:[/]" if note.outcome == "skipped" else "  warning:"
+    console.print(f"{mark} {escape(note.scan)}: {escape(note.note)}", soft_wrap=True)
 
 
 def _cases(path: Path, split: str | None) -> Sequence[Case]:

@@ -86,6 +86,39 @@ def read_labels(path: Path) -> Volume:
         return Volume(voxels.astype(kind), _affine(image))
 
 
+def read_grid(path: Path) -> Volume:
+    """Read only the header of a volume: its grid, with zeros for values, which take no memory.
+
+    Raises:
+        GeometryError: the image is not 3D, or its axes are not orthogonal.
+        InputError: the file is missing, or its header is damaged.
+    """
+    with blaming(path):
+        if not path.is_file():
+            raise InputError("no such file; expected a NIfTI, NRRD or MetaImage volume")
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        try:
+            with _quiet(), permissive_axes():
+                reader.ReadImageInformation()
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"the file is damaged or not what its name says ({reason})") from error
+        size, spacing = list(reader.GetSize()), list(reader.GetSpacing())
+        while len(size) > 3 and size[-1] == 1:
+            size.pop()
+        if len(size) != 3:
+            raise GeometryError(
+                f"the image has {' x '.join(map(str, size))} voxels; expected one 3D volume"
+            )
+        count = reader.GetDimension()
+        direction = np.array(reader.GetDirection()).reshape(count, count)[:3, :3]
+        affine = np.eye(4)
+        affine[:3, :3] = (direction * np.array(spacing[:3]))[:, ::-1]
+        affine[:3, 3] = reader.GetOrigin()[:3]
+        return Volume(np.broadcast_to(np.zeros((), np.int8), tuple(size[::-1])), affine)
+
+
 def write_labels(path: Path, labels: Volume) -> None:
     """Write a label map in the narrowest integers that hold it; see ``write_volume``."""
     voxels = labels.voxels
