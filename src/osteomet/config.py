@@ -245,6 +245,12 @@ class AugmentConfig(Section):
     shift_hu: float = Field(default=30.0, ge=0)
     blur_mm: float = Field(default=1.0, ge=0)
     """Largest sigma of a Gaussian blur."""
+    gamma: tuple[Positive, Positive] = (0.9, 1.1)
+    """Power of the place in the HU window, whose ends stay; drawn on a logarithmic scale."""
+    thick_slices_mm: Positive = 4.0
+    """Thickest slices simulated."""
+    thick_slices_probability: Fraction = 0.15
+    """Share of patches that look as if they came from thick slices."""
     intensity_probability: Fraction = 0.5
     """Chance of each intensity change."""
 

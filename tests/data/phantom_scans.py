@@ -29,6 +29,7 @@ CONFIG = Config().updated(
         "preprocess.mean_hu": 0.0,
         "preprocess.std_hu": 1.0,  # so that patches show HU
         "augment.intensity_probability": 0.0,
+        "augment.thick_slices_probability": 0.0,
         "augment.translate_mm": 0.0,
     }
 )

@@ -9,11 +9,15 @@ from osteomet.data import augment
 from osteomet.data.augment import (
     IntensityAugmentation,
     Placement,
+    bend,
     blur,
     draw_matrix,
     sample_image,
     sample_instances,
+    thick_slices,
 )
+
+WINDOW_HU = (-300.0, 1300.0)
 
 TURNED = AugmentConfig(spatial_probability=1.0, rotate_degrees=40.0, scale=(0.7, 1.4))
 
@@ -133,26 +137,67 @@ def test_no_blur_returns_the_same_values() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"noise_hu": 25.0}, {"shift_hu": 30.0}, {"blur_mm": 1.0}, {"contrast": (0.85, 1.15)}],
+    [
+        {"noise_hu": 25.0},
+        {"shift_hu": 30.0},
+        {"blur_mm": 1.0},
+        {"contrast": (0.85, 1.15)},
+        {"gamma": (0.9, 1.1)},
+        {"thick_slices_probability": 1.0},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_intensity_change_stays_in_its_range(change: dict[str, object]) -> None:
-    none = {"noise_hu": 0.0, "shift_hu": 0.0, "blur_mm": 0.0, "contrast": (1.0, 1.0)}
+    none = {
+        "noise_hu": 0.0,
+        "shift_hu": 0.0,
+        "blur_mm": 0.0,
+        "contrast": (1.0, 1.0),
+        "gamma": (1.0, 1.0),
+        "thick_slices_probability": 0.0,
+    }
     config = AugmentConfig.model_validate({**none, **change, "intensity_probability": 1.0})
-    change_hu = IntensityAugmentation(config, 1.0, (24, 24, 24))
+    change_hu = IntensityAugmentation(config, 1.0, (24, 24, 24), WINDOW_HU)
     before = np.random.default_rng(0).normal(200, 100, (24, 24, 24)).astype(np.float32)
     moved = []
     for seed in range(20):
         after = change_hu(before.copy(), np.random.default_rng(seed))
         difference = after - before
-        assert abs(difference.mean()) < 31
-        assert difference.std() < 100 if "blur_mm" in change else difference.std() < 27
+        assert abs(difference.mean()) < (70 if "gamma" in change else 31)
+        smears = "blur_mm" in change or "thick_slices_probability" in change
+        assert difference.std() < (105 if smears else 27)
         moved.append(float(np.abs(difference).mean()))
     assert max(moved) > 5
 
 
 def test_intensity_changes_have_their_chance() -> None:
-    config = AugmentConfig(intensity_probability=0.0)
-    before = np.zeros((8, 8, 8), dtype=np.float32)
-    after = IntensityAugmentation(config, 1.0, (8, 8, 8))(before.copy(), np.random.default_rng(0))
-    assert np.array_equal(after, before)
+    config = AugmentConfig(intensity_probability=0.0, thick_slices_probability=0.0)
+    before = np.random.default_rng(1).normal(200, 100, (8, 8, 8)).astype(np.float32)
+    change_hu = IntensityAugmentation(config, 1.0, (8, 8, 8), WINDOW_HU)
+    assert np.array_equal(change_hu(before.copy(), np.random.default_rng(0)), before)
+
+
+@pytest.mark.parametrize("phase", [0, 1, 2, 7])
+def test_thick_slices_are_means_joined_by_lines(phase: int) -> None:
+    hu = np.random.default_rng(0).normal(0, 300, (14, 3, 2)).astype(np.float32)
+    runs = [range(max(k, 0), min(k + 3, 14)) for k in range(-(phase % 3), 14, 3)]
+    middles = [k + 1 for k in range(-(phase % 3), 14, 3)]
+    means = np.stack([hu[list(run)].mean(axis=0) for run in runs])
+    expected = np.empty_like(hu)
+    for y, x in np.ndindex(3, 2):
+        expected[:, y, x] = np.interp(np.arange(14), middles, means[:, y, x])
+    np.testing.assert_allclose(thick_slices(hu, 3, phase), expected, atol=1e-3)
+
+
+def test_thin_slices_and_very_thick_ones() -> None:
+    hu = np.random.default_rng(0).normal(0, 300, (6, 3, 2)).astype(np.float32)
+    assert np.array_equal(thick_slices(hu, 1), hu)
+    mean = np.broadcast_to(hu.mean(axis=0), hu.shape)
+    np.testing.assert_allclose(thick_slices(hu, 99), mean, atol=1e-3)
+
+
+def test_gamma_keeps_the_ends_of_the_window_and_all_beyond() -> None:
+    hu = np.array([[[-1000.0, -300.0, 500.0, 1300.0, 3000.0]]], dtype=np.float32)
+    bend(hu, 1.1, WINDOW_HU)
+    expected = [-1000, -300, -300 + 1600 * 0.5**1.1, 1300, 3000]
+    np.testing.assert_allclose(hu[0, 0], expected, atol=1e-2)

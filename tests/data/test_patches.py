@@ -23,7 +23,13 @@ from osteomet.structures import LUNG, METASTASIS, OTHER, Targets
 DENSE_HU = 800
 TURNED = CONFIG.updated({"augment.spatial_probability": 1.0})
 FLIPPED = CONFIG.updated({"augment.spatial_probability": 0.0})
-FULL = CONFIG.updated({"augment.intensity_probability": 0.5, "augment.translate_mm": 8.0})
+FULL = CONFIG.updated(
+    {
+        "augment.intensity_probability": 0.5,
+        "augment.thick_slices_probability": 0.5,
+        "augment.translate_mm": 8.0,
+    }
+)
 
 
 @pytest.fixture(scope="module")

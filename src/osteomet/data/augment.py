@@ -131,41 +131,92 @@ def sample_instances(
 
 
 class IntensityAugmentation:
-    """Contrast, brightness, blur and noise, each with its own chance.
+    """Thick slices, blur, contrast, gamma, brightness and noise, each with its own chance.
 
+    They come in the order of a scanner's: first what smears, then the HU scale, then noise.
     Noise is cut from a fixed supply at a random place and sign: drawing a million normal numbers
     for each patch would cost more than everything else.
     """
 
     def __init__(
-        self, config: AugmentConfig, spacing_mm: float, patch_shape: tuple[int, int, int]
+        self,
+        config: AugmentConfig,
+        spacing_mm: float,
+        patch_shape: tuple[int, int, int],
+        window_hu: tuple[float, float],
     ) -> None:
         self.config = config
         self.spacing_mm = spacing_mm
+        self.window_hu = window_hu
         supply = 2 * math.prod(patch_shape)
         self._noise = np.random.default_rng(0).standard_normal(supply, dtype=np.float32)
 
     def __call__(self, hu: Image, rng: np.random.Generator) -> Image:
         """Return the changed patch; ``hu`` is overwritten."""
         config, chance = self.config, self.config.intensity_probability
-        contrast, shift, sigma_mm, noise = (
+        contrast, shift, sigma_mm, noise, gamma = (
             rng.uniform(*config.contrast),
             rng.uniform(-config.shift_hu, config.shift_hu),
             rng.uniform(0, config.blur_mm),
             rng.uniform(0, config.noise_hu),
+            math.exp(rng.uniform(*(math.log(value) for value in config.gamma))),
         )
         start = int(rng.integers(len(self._noise) - hu.size + 1))
         sign = 1 if rng.random() < 0.5 else -1
-        contrasted, shifted, blurred, noised = (rng.random(4) < chance).tolist()
+        contrasted, shifted, blurred, noised, bent = (rng.random(5) < chance).tolist()
+        if rng.random() < config.thick_slices_probability:
+            thickness_mm = rng.uniform(self.spacing_mm, config.thick_slices_mm)
+            hu = thick_slices(hu, round(thickness_mm / self.spacing_mm), int(rng.integers(1000)))
         if blurred:
             hu = blur(hu, sigma_mm / self.spacing_mm)
         if contrasted:
             hu *= np.float32(contrast)
+        if bent:
+            bend(hu, gamma, self.window_hu)
         if shifted:
             hu += np.float32(shift)
         if noised:
             hu += np.float32(sign * noise) * self._noise[start : start + hu.size].reshape(hu.shape)
         return hu
+
+
+def thick_slices(hu: Image, factor: int, phase: int = 0) -> Image:
+    """Return what a scan with slices ``factor`` times as thick gives on this grid.
+
+    Runs of ``factor`` slices along z are averaged, and their means interpolated linearly, as
+    the model's grid does with a real scan. Beyond the outermost means their values repeat.
+
+    Args:
+        hu: the patch.
+        factor: 1 or less changes nothing; more than there are slices gives their mean.
+        phase: of the runs; counts modulo ``factor``.
+    """
+    if factor <= 1:
+        return hu
+    n = len(hu)
+    factor = min(factor, n)
+    first = -(phase % factor)
+    starts = np.arange(first, n, factor)
+    edges = np.concatenate([starts.clip(0), [n]])
+    means = np.add.reduceat(hu, edges[:-1], axis=0)
+    means /= np.diff(edges).astype(np.float32)[:, None, None]
+    position = (np.arange(n) - (starts[0] + (factor - 1) / 2)) / factor
+    position = position.clip(0, len(means) - 1)
+    below = position.astype(np.int64)
+    above = np.minimum(below + 1, len(means) - 1)
+    share = (position - below).astype(np.float32)[:, None, None]
+    result: Image = means[below] * (1 - share) + means[above] * share
+    return result
+
+
+def bend(hu: Image, gamma: float, window_hu: tuple[float, float]) -> None:
+    """Change HU in place by a power of their place in the window, whose ends stay.
+
+    Values outside the window, which the network does not see apart, stay too.
+    """
+    low, high = window_hu
+    place = np.clip((hu - np.float32(low)) / np.float32(high - low), 0, 1)
+    hu += np.float32(high - low) * (place ** np.float32(gamma) - place)
 
 
 def blur(hu: Image, sigma_vox: float) -> Image:

@@ -54,7 +54,11 @@ VALIDATION_KEY = 1
 """Keeps validation patches apart from training patches of the same seed."""
 
 NO_AUGMENTATION = AugmentConfig(
-    flip=False, spatial_probability=0.0, intensity_probability=0.0, translate_mm=0.0
+    flip=False,
+    spatial_probability=0.0,
+    intensity_probability=0.0,
+    thick_slices_probability=0.0,
+    translate_mm=0.0,
 )
 
 
@@ -112,8 +116,10 @@ class PatchSampler:
         self._key = 0 if augment else VALIDATION_KEY
         shape = config.data.patch_size
         self._intensity = (
-            IntensityAugmentation(self._augment, config.preprocess.spacing_mm, shape)
-            if self._augment.intensity_probability > 0
+            IntensityAugmentation(
+                self._augment, config.preprocess.spacing_mm, shape, config.preprocess.window_hu
+            )
+            if self._augment.intensity_probability + self._augment.thick_slices_probability > 0
             else None
         )
         self._patients = _by_patient(store.scans)
