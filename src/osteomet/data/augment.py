@@ -159,7 +159,7 @@ class IntensityAugmentation:
             rng.uniform(-config.shift_hu, config.shift_hu),
             rng.uniform(0, config.blur_mm),
             rng.uniform(0, config.noise_hu),
-            math.exp(rng.uniform(*(math.log(value) for value in config.gamma))),
+            math.exp(rng.uniform(math.log(config.gamma[0]), math.log(config.gamma[1]))),
         )
         start = int(rng.integers(len(self._noise) - hu.size + 1))
         sign = 1 if rng.random() < 0.5 else -1
