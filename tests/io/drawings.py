@@ -12,8 +12,6 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_
 
 from osteomet.volume import Volume
 
-VERTEBRA = codes.SCT.Vertebra if hasattr(codes.SCT, "Vertebra") else codes.SCT.Bone
-
 
 def write_seg(
     path: Path,
@@ -29,6 +27,8 @@ def write_seg(
     Values are 0 and 1, or fractions where ``kind`` is FRACTIONAL.
     """
     images = [dcmread(file) for file in sorted(series.glob("*.dcm"))]
+    for image in images:
+        image.PatientName = ""  # highdicom warns of names of one part
     category = (
         codes.SCT.MorphologicallyAbnormalStructure if lesions else codes.SCT.AnatomicalStructure
     )

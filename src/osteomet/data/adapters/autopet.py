@@ -94,10 +94,10 @@ def _challenge_draft(
         subject = _Subject(PRIMARIES["PROSTATE_CANCER"], subject.age, subject.sex)
     scan = read_scan(image)
     turned = read_labels(labels[name]).closest_lps().voxels > 0
-    tumours = np.zeros(scan.volume.shape, dtype=bool)
+    tumours = np.zeros(scan.volume.shape, dtype=np.uint8)
     # closest_lps gives a view, so that writing into it fills the scan's own axes.
     scan.volume.with_voxels(tumours).closest_lps().voxels[...] = turned
-    return _bone_draft(request, scan, tumours, image, name, patient, subject)
+    return _bone_draft(request, scan, tumours > 0, image, name, patient, subject)
 
 
 def _of_tcia(request: Request, subjects: Mapping[str, _Subject]) -> Iterator[Draft | Skipped]:
