@@ -82,7 +82,7 @@ class HUMeasures(_Frozen):
     Attributes:
         low: smallest value.
         high: largest value.
-        step_hu: mean distance of the values that occur, among common ones: 1 for most scans.
+        step_hu: mean distance of the values that occur in fat and muscle: 1 for most scans.
         at_high_share: share of the voxels at the largest value.
         air_hu: commonest value of air around the patient; None where too little is seen.
         fat_hu: peak of fat; None where there is none.

@@ -123,7 +123,7 @@ def _inside(hu: Float32[np.ndarray, "z y x"]) -> tuple[Cells, list[int]]:
     """Return the body with its hollows, and the cells of each part of it, largest first."""
     tissue = hu > BODY_HU
     # Opening cuts the body off the table it lies on; on thin scans it would take everything.
-    opened = ndimage.binary_opening(tissue) if min(hu.shape) > 4 else tissue
+    opened = _opened(tissue) if min(hu.shape) > 4 else tissue
     labels, count = ndimage.label(opened)
     if count == 0:
         return np.zeros(hu.shape, dtype=bool), []
@@ -145,8 +145,13 @@ def _air_share_at_sides(hu: Float32[np.ndarray, "z y x"]) -> float:
 
 def _lungs(hu: Float32[np.ndarray, "z y x"], inside: Cells) -> Cells:
     low, high = LUNG_HU
-    lungs: Cells = ndimage.binary_opening((hu > low) & (hu < high) & inside)
-    return lungs
+    return _opened((hu > low) & (hu < high) & inside)
+
+
+def _opened(cells: Cells) -> Cells:
+    # What lies beyond the scan counts as the same, so that borders are not rounded off.
+    opened: Cells = ndimage.binary_dilation(ndimage.binary_erosion(cells, border_value=1))
+    return opened & cells
 
 
 def _without_islands(cells: Cells, least: float) -> Cells:

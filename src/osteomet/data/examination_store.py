@@ -76,7 +76,8 @@ def read_record(path: Path) -> ScanRecord:
         InputError: the file is damaged.
     """
     try:
-        with np.load(path) as stored:
+        # NumPy leaves a file that it opened itself open where it is no archive.
+        with path.open("rb") as file, np.load(file) as stored:
             return ScanRecord.model_validate_json(stored["record"].tobytes())
     except (OSError, KeyError, ValueError, ValidationError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: is damaged; delete this file and run again") from error

@@ -22,8 +22,8 @@ AIR_HU, FAT_HU, SOFT_HU = (-1150, -920), (-180, -30), (-25, 200)
 LEAST_SHARE = 0.001
 """A peak of less than this share of the voxels is none."""
 
-COMMON = (1.0, 99.0)
-"""Percentiles between which most values should occur."""
+TISSUE_HU, LEAST_PER_VALUE = (-120, 80), 10
+"""Where every whole value should occur, if there are this many voxels for each."""
 
 SMOOTH_HU = 4.0
 NOISE_PLANES = 24
@@ -76,13 +76,12 @@ def _peak(counts: Counts, limits: tuple[int, int]) -> float | None:
 
 
 def _step(counts: Counts) -> float:
-    """Return the mean distance between neighbouring values, among common ones."""
-    total = np.cumsum(np.where(np.arange(*RANGE_HU) == PADDING_HU, 0, counts))
-    if total[-1] == 0:
+    """Return the mean distance between neighbouring values of fat and muscle."""
+    low, high = TISSUE_HU
+    tissue = counts[low - RANGE_HU[0] : high - RANGE_HU[0]]
+    if tissue.sum() < LEAST_PER_VALUE * len(tissue):
         return 1.0
-    first, last = np.searchsorted(total, np.array(COMMON) / 100 * total[-1]).tolist()
-    occurring = np.flatnonzero(counts[first : last + 1])
-    return float((last - first) / max(len(occurring) - 1, 1))
+    return float(len(tissue) / np.count_nonzero(tissue))
 
 
 def _noise(voxels: Num[np.ndarray, "z y x"]) -> tuple[float | None, float | None]:

@@ -306,6 +306,8 @@ def _histograms(scans: Sequence[ScanRecord]) -> list[Histogram]:
 
 def histogram(title: str, unit: str, table: Sequence[tuple[str, float]]) -> Histogram:
     """Count values in even bins, by primary; there is at least one value."""
+    # Spacings that differ in the last digit of a header are one spacing.
+    table = [(name, round(value, 3)) for name, value in table]
     values = np.array([value for _, value in table])
     edges = np.histogram_bin_edges(values, bins=min(BINS, max(1, len(np.unique(values)))))
     counts = [
