@@ -62,7 +62,7 @@ def chosen(
     """Return which regions are wanted, and a warning that names the others.
 
     Args:
-        descriptions: all that the file says about each region; the name first.
+        descriptions: all that the file says about each region; its name is the first line.
         pattern: is searched in them; None takes the words of ``LESION_WORDS``.
 
     Raises:
@@ -164,4 +164,4 @@ def _extent(
 
 def _listed(names: Sequence[str]) -> str:
     more = len(names) - NAMED
-    return ", ".join(repr(name) for name in names[:NAMED]) + (f" and {more} more" * (more > 0))
+    return ", ".join(repr(name.partition("\n")[0]) for name in names[:NAMED]) + (f" and {more} more" * (more > 0))
