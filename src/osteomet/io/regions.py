@@ -163,5 +163,6 @@ def _extent(
 
 
 def _listed(names: Sequence[str]) -> str:
+    listed = ", ".join(repr(name.partition("\n")[0]) for name in names[:NAMED])
     more = len(names) - NAMED
-    return ", ".join(repr(name.partition("\n")[0]) for name in names[:NAMED]) + (f" and {more} more" * (more > 0))
+    return f"{listed} and {more} more" if more > 0 else listed
