@@ -1,4 +1,4 @@
-"""What the default recipe learns from scratch in few minutes: `python benchmarks/learning_curve.py`.
+"""What the recipe learns from scratch in minutes: `python benchmarks/learning_curve.py FOLDER`.
 
 Simulates patients, trains on 60 of them within a wall-clock budget, predicts patients that were
 neither trained nor validated on, and writes `learning_curve.md`: the validation figures on the way,
