@@ -150,8 +150,9 @@ def _lungs(hu: Float32[np.ndarray, "z y x"], inside: Cells) -> Cells:
 
 def _opened(cells: Cells) -> Cells:
     # What lies beyond the scan counts as the same, so that borders are not rounded off.
-    opened: Cells = ndimage.binary_dilation(ndimage.binary_erosion(cells, border_value=1))
-    return opened & cells
+    opened = ndimage.binary_dilation(ndimage.binary_erosion(cells, border_value=1))
+    kept: Cells = opened & cells
+    return kept
 
 
 def _without_islands(cells: Cells, least: float) -> Cells:

@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int16
+from scipy.sparse.csgraph import connected_components
 
 from osteomet.checkup import Finding, Guess, ScanRecord, Severity
 
 ERROR, WARNING, NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
-SAME_IMAGE = 0.999
+SAME_IMAGE = 0.9995
 """Correlation of two thumbnails above which they are taken to be one image."""
 
 LEAST_PATIENTS = 20
@@ -203,13 +204,13 @@ def near_copies(
     values = np.stack([thumbnails[place] for place in places]).astype(float)
     values -= values.mean(axis=1, keepdims=True)
     values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-    alike = np.argwhere(np.triu(values @ values.T, 1) > SAME_IMAGE)
+    count, groups = connected_components(values @ values.T > SAME_IMAGE, directed=False)
     found = []
-    for a, b in alike.tolist():
-        pair = [scans[places[a]], scans[places[b]]]
-        digests = {scan.measures.digest for scan in pair if scan.measures}
+    for group in range(count):
+        alike = [scans[places[n]] for n in np.flatnonzero(groups == group)]
+        digests = {scan.measures.digest for scan in alike if scan.measures}
         if len(digests) > 1:
-            found.append(_repeated("nearly the same image", pair, "look like one image"))
+            found.append(_repeated("nearly the same image", alike, "look like one image"))
     return tuple(found)
 
 

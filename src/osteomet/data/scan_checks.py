@@ -4,6 +4,7 @@ A finding says what was found, what was expected and what to do. An error must b
 before training, a warning looked at, a note known.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 from osteomet.checkup import Finding, LesionMeasures, ScanMeasures, ScanRecord, Severity
@@ -19,7 +20,7 @@ UNEVEN_AXES = 1.5
 """In an axial scan the slice distance is not this much smaller than the pixel spacing."""
 
 AIR_HU, FAT_HU, SOFT_TISSUE_HU = (-1060.0, -940.0), (-135.0, -65.0), (-10.0, 130.0)
-CLIPPED_HU, CLIPPED_SHARE = 2500.0, 1e-5
+CLIPPED_HU, CLIPPED_SHARE, CLIPPED_VOXELS = 2500.0, 1e-5, 20
 """A scan whose largest value is lower, and frequent, was clipped to a window."""
 
 COARSE_STEP_HU = 3.0
@@ -152,7 +153,8 @@ def check_hounsfield(scan_id: str, scan: ScanMeasures) -> Iterator[Finding]:
             f"between {hu.low:.0f} and {hu.high:.0f}.",
             "Check that this is CT in HU, with slope and intercept applied.",
         )
-    if hu.high < CLIPPED_HU and hu.at_high_share > CLIPPED_SHARE:
+    enough = max(CLIPPED_SHARE, CLIPPED_VOXELS / math.prod(scan.shape_zyx))
+    if hu.high < CLIPPED_HU and hu.at_high_share >= enough:
         yield _finding(
             "clipped HU",
             WARNING,

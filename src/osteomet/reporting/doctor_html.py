@@ -20,7 +20,7 @@ from osteomet.reporting.html import NOTICE, page_environment
 LISTED = 8
 """Findings of one kind that are shown; the others unfold."""
 
-PICTURED = 6
+PICTURED = 5
 """Pictures beside the findings of one kind."""
 
 GALLERY = 60
@@ -314,6 +314,8 @@ def histogram(title: str, unit: str, table: Sequence[tuple[str, float]]) -> Hist
         np.histogram([value for name, value in table if name == primary], bins=edges)[0].tolist()
         for primary in PRIMARIES
     ]
+    if values.min() == values.max():  # NumPy makes a bin of width 1 around a single value
+        edges = np.array([values.min(), values.max()])
     bars = tuple(
         Bar(low, high, (lung, other, unknown))
         for low, high, lung, other, unknown in zip(
