@@ -146,14 +146,17 @@ def test_run_goes_on_from_given_weights(cohort: Path, run: Path, tmp_path: Path)
 
 
 def test_run_resumes_without_starting_over(cohort: Path, run: Path, tmp_path: Path) -> None:
-    settings = {"init": run / "weights.safetensors", "device": "cpu"}
-    train(cohort, tiny_config(), tmp_path / "whole", **settings)
+    start = run / "weights.safetensors"
+    train(cohort, tiny_config(), tmp_path / "whole", init=start, device="cpu")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("osteomet.training.loop.StopRequest", _StopAfterThree)
-        train(cohort, tiny_config(), tmp_path / "cut", **settings)
-    train(cohort, tiny_config(), tmp_path / "cut", resume=True, **settings)
+        train(cohort, tiny_config(), tmp_path / "cut", init=start, device="cpu")
+    # what it began with need not be there any more, and is still told
+    train(cohort, tiny_config(), tmp_path / "cut", resume=True, device="cpu")
     assert _losses(tmp_path / "cut") == _losses(tmp_path / "whole")
     assert _losses(tmp_path / "cut") != _losses(run)
+    told = load_weights(tmp_path / "cut" / "last.safetensors").provenance["init"]
+    assert told["sha256"] == load_weights(start).sha256
 
 
 def test_what_a_model_lacks_starts_anew(run: Path) -> None:

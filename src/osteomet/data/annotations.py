@@ -204,20 +204,29 @@ def _is_masked(box: Float[np.ndarray, " 6"], masks: tuple[InstanceMask, ...]) ->
     return False
 
 
+def check_on_grid(path: Path, labels: Volume, scan: Volume, scan_name: str) -> None:
+    """Check that a mask lies on the grid of its scan; both in the axes closest to LPS.
+
+    Raises:
+        AnnotationError: it does not.
+    """
+    corners = np.array([[0.0, 0, 0], scan.shape])
+    apart_mm = np.abs(labels.edge_to_world(corners) - scan.edge_to_world(corners)).max()
+    if labels.shape != scan.shape or apart_mm > SAME_GRID_VOX * min(scan.spacing_zyx_mm):
+        raise AnnotationError(
+            f"{path}: has shape {labels.shape} along S, P, L and its corners lie up to "
+            f"{apart_mm:.2f} mm from those of {scan_name} of shape {scan.shape}; expected a mask "
+            "on the scan's own grid: resample it"
+        )
+
+
 def _read_on_grid(path: Path, volume: Volume) -> Volume:
     """Read a label map and put it in the axes of its scan."""
     labels = read_labels(path)
     if int(labels.voxels.min(initial=0)) < 0:
         raise AnnotationError(f"{path}: holds negative labels; expected 0 and positive numbers")
     turned, reference = labels.closest_lps(), volume.closest_lps()
-    corners = np.array([[0.0, 0, 0], reference.shape])
-    apart_mm = np.abs(turned.edge_to_world(corners) - reference.edge_to_world(corners)).max()
-    if turned.shape != reference.shape or apart_mm > SAME_GRID_VOX * min(volume.spacing_zyx_mm):
-        raise AnnotationError(
-            f"{path}: has shape {turned.shape} along S, P, L and its corners lie up to "
-            f"{apart_mm:.2f} mm from those of the scan of shape {reference.shape}; expected a mask "
-            "on the scan's own grid: resample it"
-        )
+    check_on_grid(path, turned, reference, "the scan")
     return replace(turned, affine=reference.affine)
 
 

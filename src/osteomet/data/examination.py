@@ -37,9 +37,9 @@ THUMBNAIL = 12
 Labels = Integer[np.ndarray, "z y x"]
 
 
-def examine(case: Case) -> tuple[ScanRecord, ScanViews]:
-    """Read and measure one scan and its annotations; nothing that a user can cause is raised."""
-    record = ScanRecord(
+def record_of(case: Case) -> ScanRecord:
+    """Return what the cohort's row says of a scan, before it is measured."""
+    return ScanRecord(
         scan_id=case.scan_id,
         patient_id=case.patient_id,
         centre=case.centre,
@@ -48,6 +48,11 @@ def examine(case: Case) -> tuple[ScanRecord, ScanViews]:
         age=case.age,
         sex=case.sex,
     )
+
+
+def examine(case: Case) -> tuple[ScanRecord, ScanViews]:
+    """Read and measure one scan and its annotations; nothing that a user can cause is raised."""
+    record = record_of(case)
     try:
         scan = read_scan(case.image)
     except InputError as error:

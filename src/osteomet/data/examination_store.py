@@ -21,7 +21,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from osteomet.checkup import ScanRecord, ScanViews, View
-from osteomet.data.examination import examine
+from osteomet.data.examination import examine, record_of
 from osteomet.data.manifest import Case
 from osteomet.errors import InputError
 
@@ -122,16 +122,8 @@ def _examined(
 
 
 def _surprise(case: Case, error: Exception) -> ScanRecord:
-    return ScanRecord(
-        scan_id=case.scan_id,
-        patient_id=case.patient_id,
-        centre=case.centre,
-        primary=case.primary.value,
-        split=case.split,
-        age=case.age,
-        sex=case.sex,
-        image_fault=f"{case.image}: {type(error).__name__}: {error}",
-    )
+    fault = f"{case.image}: {type(error).__name__}: {error}"
+    return record_of(case).model_copy(update={"image_fault": fault})
 
 
 def _write(path: Path, record: ScanRecord, views: ScanViews) -> None:

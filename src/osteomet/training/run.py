@@ -80,7 +80,7 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
             cohort, store_dir or cohort_path.parent / STORE_FOLDER, config, console
         )
     digest = _digest(training, validation)
-    initial = None if init is None else load_weights(init)
+    initial = None if init is None or resume else load_weights(init)
     if state is not None:
         check_cohort(folder.state, state, digest)
     else:
@@ -99,6 +99,8 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
     }
     if initial is not None:
         about["init"] = {"sha256": initial.sha256, **initial.provenance}
+    elif resume:
+        about |= _started_from(folder)
     data = _training_data(training, validation, config, digest, about, fabric)
     trainer = Trainer(
         fabric, folder, config, data,
@@ -108,6 +110,12 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
     if console is not None:
         console.print(_summary(result), highlight=False, markup=False, soft_wrap=True)
     return result
+
+
+def _started_from(folder: RunFolder) -> dict[str, Any]:
+    """Return what the run's weights tell of those it started from, if it did."""
+    known = load_weights(folder.last_weights).provenance
+    return {"init": known["init"]} if "init" in known else {}
 
 
 def _summary(result: TrainingResult) -> str:

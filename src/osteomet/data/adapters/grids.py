@@ -2,10 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-
-from osteomet.data.annotations import SAME_GRID_VOX
-from osteomet.errors import AnnotationError
+from osteomet.data.annotations import check_on_grid
 from osteomet.io.volumes import read_grid
 
 
@@ -17,11 +14,4 @@ def check_same_grid(image: Path, mask: Path) -> None:
         InputError: a header cannot be read.
     """
     scan, labels = read_grid(image).closest_lps(), read_grid(mask).closest_lps()
-    corners = np.array([[0.0, 0, 0], scan.shape])
-    apart_mm = np.abs(labels.edge_to_world(corners) - scan.edge_to_world(corners)).max()
-    if labels.shape != scan.shape or apart_mm > SAME_GRID_VOX * min(scan.spacing_zyx_mm):
-        raise AnnotationError(
-            f"{mask}: has shape {labels.shape} along S, P, L and its corners lie up to "
-            f"{apart_mm:.2f} mm from those of {image.name} of shape {scan.shape}; expected a mask "
-            "on the scan's own grid: resample it"
-        )
+    check_on_grid(mask, labels, scan, image.name)
