@@ -17,6 +17,9 @@ class Region(StrEnum):
     THORACIC = "thoracic"
     LUMBAR = "lumbar"
     PELVIS = "pelvis"
+    SHOULDER = "shoulder"
+    FEMUR = "femur"
+    TRUNK = "trunk"
 
 
 def draw_thorax(canvas: Canvas, rng: np.random.Generator, contrast: float) -> None:

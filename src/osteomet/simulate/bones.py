@@ -23,6 +23,10 @@ class Part(IntEnum):
     SACRUM = 4
     ILIUM = 5
     FEMUR = 6
+    STERNUM = 7
+    CLAVICLE = 8
+    SCAPULA = 9
+    HUMERUS = 10
 
 
 Frame = Float[np.ndarray, "3 3"]

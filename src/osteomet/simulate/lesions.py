@@ -21,6 +21,10 @@ PLACES = {
     Part.SACRUM: 0.7,
     Part.ILIUM: 0.7,
     Part.FEMUR: 0.4,
+    Part.STERNUM: 0.6,
+    Part.CLAVICLE: 0.2,
+    Part.SCAPULA: 0.5,
+    Part.HUMERUS: 0.3,
 }
 """How often a metastasis settles in a voxel of each kind of bone."""
 

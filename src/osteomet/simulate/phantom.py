@@ -23,6 +23,10 @@ CORTEX_MM = {
     Part.SACRUM: 1.0,
     Part.ILIUM: 1.5,
     Part.FEMUR: 1.4,
+    Part.STERNUM: 1.0,
+    Part.CLAVICLE: 1.6,
+    Part.SCAPULA: 1.2,
+    Part.HUMERUS: 2.0,
 }
 """Mean thickness of the cortex."""
 
@@ -34,6 +38,10 @@ MARROW_SHARE = {
     Part.SACRUM: 0.62,
     Part.ILIUM: 0.7,
     Part.FEMUR: 1.15,
+    Part.STERNUM: 0.8,
+    Part.CLAVICLE: 0.8,
+    Part.SCAPULA: 0.8,
+    Part.HUMERUS: 0.9,
 }
 """Trabecular density relative to a vertebral body's."""
 
@@ -66,7 +74,11 @@ class Phantom:
 
 
 def draw_phantom(
-    rng: np.random.Generator, config: SimulationConfig, protocol: Protocol, age: int
+    rng: np.random.Generator,
+    config: SimulationConfig,
+    protocol: Protocol,
+    age: int,
+    region: Region | None = None,
 ) -> Phantom:
     """Draw the anatomy of one patient.
 
@@ -75,8 +87,10 @@ def draw_phantom(
         config: shares of the regions.
         protocol: the grid and the contrast phase.
         age: in years; the old have less dense, fattier marrow and thinner cortex.
+        region: what to show; drawn by the shares of ``config`` if None.
     """
-    region = _draw_region(rng, config)
+    drawn = _draw_region(rng, config)
+    region = region or drawn
     spacing = np.array(protocol.drawn_spacing_mm)
     shape = protocol.drawn_shape
     warp = np.stack(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-SIMULATION_VERSION = 4
+SIMULATION_VERSION = 5
 """Raised whenever the same seed would give other voxels."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
