@@ -39,6 +39,7 @@ Read the files in the order of the data flow; each line is one step::
 
     data/manifest.py                  cohort.csv, and its split by patient
     data/manifest_writer.py           scans -> cohort.csv
+    data/splits.py                    who trains, validates and tests: protocols
     data/annotations.py               masks, boxes and ignored regions of a scan
     data/importing.py                 a data set of any format -> a cohort
     data/adapters/drafts.py           what an adapter is asked, and what it gives for each scan
@@ -61,8 +62,14 @@ Read the files in the order of the data flow; each line is one step::
     data/preprocess.py                scan <-> the model's isotropic grid, HU -> unit variance
     data/resample.py                  linear resampling in slabs
     data/store.py                     resampled scans on disk
-    data/augment.py                   random turns, scales and intensities of a patch
-    data/patches.py                   patch number k of a seed, and batches of them
+    data/attributes.py                what each lesion looks like, where somebody noted it
+    data/augment.py                   turns, scales and intensities drawn for a patch
+    data/render_compiled.py           what was drawn, carried out by compiled loops on a CPU
+    data/render_batch.py              the same through torch, on any device
+    data/render.py                    a window of a scan and what was drawn -> a patch
+    data/hard_places.py               places that resemble a lesion and are none
+    data/patches.py                   patch number k of a seed
+    data/loader.py                    batches of them, prepared ahead
     data/examination.py               one scan of a cohort, read once and measured
     data/body.py                      where body, lungs and bone are, on coarse cells
     data/histogram.py                 peaks, steps and noise of HU
@@ -85,7 +92,12 @@ Read the files in the order of the data flow; each line is one step::
     simulate/cohort.py                a folder of patients
 
     models/layers.py                  what backbone, neck and heads share
-    models/backbones/convnextv2.py    images -> feature levels
+    models/backbones/feature_levels.py  what every backbone is: images -> feature levels
+    models/backbones/resnet.py        ResNet
+    models/backbones/convnext.py      ConvNeXt
+    models/backbones/convnextv2.py    ConvNeXt V2
+    models/backbones/yolov8.py        YOLOv8's C2f and SPPF
+    models/backbones/inflate.py       weights of a 2D network -> those of a 3D backbone
     models/fpn.py                     levels -> pyramid
     models/anchors.py                 reference boxes in mm
     models/matching.py                which boxes train as which lesion
@@ -96,17 +108,35 @@ Read the files in the order of the data flow; each line is one step::
     models/primary.py                 a patient's lesions -> p(lung)
     checkpoint.py                     weights on disk, without pickle
 
+    evaluation/statistics.py          bootstrap over patients, exact intervals
     evaluation/detection.py           hit rule, FROC
-    evaluation/segmentation.py        Dice
+    evaluation/precision.py           average precision
+    evaluation/overlap_crops.py       masks and lesions, cut out of the scan
+    evaluation/segmentation.py        Dice, voxels right and wrong
+    evaluation/surface.py             normalised surface distance
+    evaluation/panoptic.py            panoptic quality
     evaluation/primary.py             AUC and Brier score of patients
-    evaluation/statistics.py          bootstrap over patients
+    evaluation/roc.py                 ROC, DeLong's interval and test
+    evaluation/confusion.py           counts at a threshold
+    evaluation/calibration.py         does a probability mean what it says, under which prior?
+    evaluation/decision.py            net benefit
     evaluation/scan.py                one scan against its truth
+    evaluation/scored.py              scored scans by patient
+    evaluation/lung_threshold.py      from which p(lung) a patient is called lung
+    evaluation/detection_figures.py   what is measured of detection
+    evaluation/segmentation_figures.py  of segmentation
+    evaluation/primary_figures.py     and of the primary
     evaluation/cohort.py              all figures of a cohort
+    evaluation/comparison.py          two models on the same patients
     evaluation/tables.py              as Markdown, CSV and JSON
+    evaluation/audit.py               which counts lie behind printed figures
+    evaluation/audit_text.py          and what that says, in words
 
     reporting/figures.py              planes and projections
     reporting/html.py                 report.html
     reporting/doctor_html.py          doctor.html
+    reporting/evaluation_plots.py     FROC, ROC, calibration and decision curves
+    reporting/evaluation_html.py      evaluation.html
     reporting/lesions_csv.py          lesions.csv
     reporting/files.py                files appear whole or not at all
 

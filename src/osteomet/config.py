@@ -3,13 +3,21 @@
 Sections follow the data flow. Unknown keys are refused with the nearest known name.
 """
 
+import copy
 import difflib
 import hashlib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from osteomet.errors import ConfigError
 
@@ -46,11 +54,29 @@ class PreprocessConfig(Section):
 
 PUBLISHED_STAGES = 4
 
+BACKBONES = (
+    *(f"resnet{layers}" for layers in (18, 34, 50, 101)),
+    *(f"convnext_{size}" for size in ("atto", "femto", "pico", "nano")),
+    *(f"convnext_{size}" for size in ("tiny", "small", "base", "large", "xlarge")),
+    *(f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano")),
+    *(f"convnextv2_{size}" for size in ("tiny", "base", "large", "huge")),
+    *(f"yolov8{size}" for size in "nsmlx"),
+)
+"""Names that ``model.backbone.name`` may have; ``models/backbones`` builds each."""
+
+Normalisation = Literal["auto", "batch", "group", "instance"]
+
+SMALLEST_NORMALISED_BATCH = 8
+"""Below, statistics over a batch are too rough to normalise by."""
+
 
 class BackboneConfig(Section):
     """Which network makes feature levels."""
 
     name: str = "convnextv2_femto"
+    """Of one of five families, docs/architectures.md: resnet50, convnext_base, yolov8m..."""
+    normalisation: Normalisation = "auto"
+    """Of ResNet and YOLOv8; ``auto``: group below a training.batch_size of 8, else batch."""
     stem_stride: Literal[2, 4] = 4
     """Voxels per cell of the finest level; 2 adds level 1 for small lesions, 8 times dearer."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
@@ -59,6 +85,24 @@ class BackboneConfig(Section):
     """Blocks per stage; None takes the published size."""
     dims: tuple[Count, ...] | None = None
     """Channels per stage; None takes the published size."""
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in BACKBONES:
+            near = difflib.get_close_matches(name, BACKBONES, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(f"no backbone {name!r}: {hint}known: {', '.join(BACKBONES)}")
+        return name
+
+    @model_validator(mode="after")
+    def _has_branches_to_drop(self) -> "BackboneConfig":
+        if self.drop_path > 0 and self.name.startswith("yolov8"):
+            raise ValueError(
+                f"drop_path is {self.drop_path:g}, but {self.name} has no stochastic depth; "
+                "expected 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _as_many_depths_as_dims(self) -> "BackboneConfig":
@@ -194,6 +238,8 @@ class LossConfig(Section):
     """Soft Dice beside the mask's cross-entropy; 0 is the paper's."""
     segmentation: NotNegative = 1.0
     """Auxiliary dense segmentation at the image's resolution (Retina U-Net); 0 turns it off."""
+    attributes: NotNegative = 0.5
+    """What each lesion looks like, where the cohort's ``lesions`` file tells; 0 turns it off."""
 
 
 class ModelConfig(Section):
@@ -260,7 +306,9 @@ class DataConfig(Section):
 
     patch_size: tuple[Count, Count, Count] = (64, 64, 64)
     lesion_fraction: Fraction = 0.7
-    """Share of patches centred near a lesion; the rest fall anywhere with bone."""
+    """Share of patches centred near a lesion; the rest are background."""
+    hard_background_fraction: Fraction = 0.5
+    """Share of background patches at a place that resembles a lesion; others: any bone."""
     min_visible_fraction: Fraction = 0.3
     """A lesion cut by the border trains if at least this share of it is inside; less is ignored."""
     val_patches: Count = 32
@@ -333,6 +381,13 @@ class Config(Section):
         """Return a digest that changes with any setting."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    def resolved(self) -> "Config":
+        """Return the settings with ``auto`` replaced where other settings decide about it."""
+        if self.model.backbone.normalisation != "auto":
+            return self
+        large = self.training.batch_size >= SMALLEST_NORMALISED_BATCH
+        return self.updated({"model.backbone.normalisation": "batch" if large else "group"})
+
     def updated(self, assignments: dict[str, Any]) -> "Config":
         """Return a configuration with ``{"section.key": value}`` replaced.
 
@@ -376,6 +431,30 @@ def parse_config(content: dict[str, Any], where: str) -> Config:
         else:
             message = f"{place}{first['msg']}, got {first['input']!r:.80}"
         raise ConfigError(f"{where}: {message}") from error
+
+
+ADDED_SETTINGS: dict[str, Any] = {
+    "model.losses.attributes": 0.0,
+    "data.hard_background_fraction": 0.0,
+}
+"""Settings added since weights are kept in files, with the value that acts as if they were not
+there: older weights mean this one, whatever the default has become."""
+
+
+def parse_kept_config(content: dict[str, Any], where: str) -> Config:
+    """Check the configuration that a file of any age keeps.
+
+    Raises:
+        ConfigError: as ``parse_config``.
+    """
+    content = copy.deepcopy(content)
+    for name, value in ADDED_SETTINGS.items():
+        *sections, key = name.split(".")
+        place = content
+        for section in sections:
+            place = place.setdefault(section, {})
+        place.setdefault(key, value)
+    return parse_config(content, where)
 
 
 def load_config(path: Path) -> Config:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from osteomet.config import BackboneConfig
+from osteomet.config import BACKBONES as KNOWN_NAMES
+from osteomet.config import BackboneConfig, parse_config
 from osteomet.errors import ConfigError
-from osteomet.models.backbones import build_backbone
+from osteomet.models.backbones import BACKBONES, build_backbone
 from osteomet.models.backbones.convnextv2 import ConvNeXtV2Block, GlobalResponseNorm
 
 
@@ -101,5 +102,11 @@ def test_levels_have_their_stride_and_none_below_the_deepest(
 
 
 def test_unknown_backbone_is_one_clear_error() -> None:
-    with pytest.raises(ConfigError, match="'convnextv3'; expected one of convnextv2_atto"):
-        build_backbone(BackboneConfig(name="convnextv3"), 4)
+    content = {"model": {"backbone": {"name": "convnextv3"}}}
+    expected = r"model\.backbone\.name: no backbone 'convnextv3': .*known: resnet18, .*, yolov8x"
+    with pytest.raises(ConfigError, match=expected):
+        parse_config(content, "test")
+
+
+def test_every_known_name_is_built() -> None:
+    assert set(BACKBONES) == set(KNOWN_NAMES)

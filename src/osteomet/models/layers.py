@@ -6,16 +6,22 @@ convolutions run on the layout they are fastest on.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from osteomet.config import Normalisation
 from osteomet.ops.depthwise_conv import depthwise_conv3d
 
 Features = Float[Tensor, "batch channels z y x"]
+Visible = Bool[Tensor, "batch 1 z y x"]
+"""Which cells a masked autoencoder may see."""
 
 FOCUS_CELLS = 1.2
 """Spread of a depthwise kernel's first weights about its centre."""
+
+MOST_GROUPS, FEWEST_IN_A_GROUP = 32, 2
+"""Of group normalisation: the paper's 32 groups, or fewer where a layer is narrow."""
 
 
 class LayerNorm3d(nn.LayerNorm):
@@ -26,6 +32,21 @@ class LayerNorm3d(nn.LayerNorm):
 
     def forward(self, x: Features) -> Features:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+def normalisation3d(kind: Normalisation, channels: int) -> nn.Module:
+    """Return the norm behind a convolution that has no bias.
+
+    ``batch`` takes its statistics over batch and voxels, ``instance`` over the voxels of each
+    channel, ``group`` over those of a group of channels (Wu and He, arXiv:1803.08494). Where no
+    batch size has decided about ``auto``, it is ``group``.
+    """
+    if kind == "batch":
+        return nn.BatchNorm3d(channels)
+    if kind == "instance":
+        return nn.InstanceNorm3d(channels, affine=True)
+    possible = range(1, min(MOST_GROUPS, max(1, channels // FEWEST_IN_A_GROUP)) + 1)
+    return nn.GroupNorm(max(n for n in possible if channels % n == 0), channels)
 
 
 class PointwiseConv3d(nn.Linear):
@@ -127,6 +148,11 @@ def initialise(module: nn.Module) -> None:
             layer.focus()
         if isinstance(layer, SeparableConv3d):
             layer.depthwise.start_as_identity()
+
+
+def keep_visible(x: Features, visible: Visible | None) -> Features:
+    """Set the cells that are not visible to 0; None keeps all."""
+    return x if visible is None else x * visible
 
 
 def drop_path(branch: Features, probability: float, training: bool) -> Features:

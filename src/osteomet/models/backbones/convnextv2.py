@@ -4,35 +4,17 @@ Source: Woo et al., "ConvNeXt V2", arXiv:2301.00808: block in Fig. 5, GRN in Sec
 in Table 9 and Appendix A. Written from the paper; only the rank of the kernels changes.
 """
 
-import itertools
-from dataclasses import dataclass
-from typing import cast
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osteomet.config import BackboneConfig
-from osteomet.models.layers import (
-    DepthwiseConv3d,
-    Features,
-    LayerNorm3d,
-    PatchifyConv3d,
-    drop_path,
-    initialise,
-)
+from osteomet.models.backbones.convnext import assemble
+from osteomet.models.backbones.feature_levels import Backbone, Size
+from osteomet.models.layers import DepthwiseConv3d, Features, Visible, drop_path, keep_visible
 
 ChannelsLast = Float[Tensor, "batch z y x channels"]
-
-
-@dataclass(frozen=True)
-class Size:
-    """Blocks and channels of the four stages."""
-
-    depths: tuple[int, ...]
-    dims: tuple[int, ...]
-
 
 SIZES = {
     "convnextv2_atto": Size((2, 2, 6, 2), (40, 80, 160, 320)),
@@ -81,52 +63,23 @@ class ConvNeXtV2Block(nn.Module):
         self.project = nn.Linear(4 * channels, channels)
         self.drop_probability = drop_probability
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: Features, visible: Visible | None = None) -> Features:
+        """Return ``x`` and what is added to it; a cell that is not ``visible`` stays 0."""
         y = self.depthwise(x).movedim(1, -1)  # a view: memory is channels last
-        y = self.project(self.grn(F.gelu(self.expand(self.norm(y)))))
-        return x + drop_path(y.movedim(-1, 1), self.drop_probability, self.training)
+        y = self.expand(self.norm(y))
+        if visible is not None:  # GRN takes norms over all cells: hidden ones must not count
+            y = y * visible.movedim(1, -1)
+        y = self.project(self.grn(F.gelu(y))).movedim(-1, 1)
+        y = keep_visible(y, visible)
+        return x + drop_path(y, self.drop_probability, self.training)
 
 
-class ConvNeXtV2(nn.Module):
-    """Stem and stages; a stage beyond ``deepest_level`` is not built.
-
-    Attributes:
-        channels: channels of each level, by level number.
-    """
-
-    def __init__(self, config: BackboneConfig, deepest_level: int) -> None:
-        super().__init__()
-        size = SIZES[config.name]
-        depths, dims = config.depths or size.depths, config.dims or size.dims
-        first_level = config.stem_stride.bit_length() - 1
-        stages = min(len(dims), deepest_level - first_level + 1)
-        depths, dims = depths[:stages], dims[:stages]
-        self.levels = tuple(range(first_level, first_level + stages))
-        self.channels = dict(zip(self.levels, dims, strict=True))
-        last = max(1, sum(depths) - 1)
-        rates = [config.drop_path * block / last for block in range(sum(depths))]
-        stem = PatchifyConv3d(1, dims[0], config.stem_stride)
-        self.entries = nn.ModuleList([nn.Sequential(stem, LayerNorm3d(dims[0]))])
-        for narrow, wide in itertools.pairwise(dims):
-            self.entries.append(nn.Sequential(LayerNorm3d(narrow), PatchifyConv3d(narrow, wide, 2)))
-        self.stages = nn.ModuleList(
-            nn.Sequential(*(ConvNeXtV2Block(dim, rates.pop(0)) for _ in range(depth)))
-            for depth, dim in zip(depths, dims, strict=True)
-        )
-        initialise(self)
-        # The norm behind the stem keeps only the direction of each cell's features. Without a
-        # bias bright and faint cells would have the same direction, and HU would be lost.
-        nn.init.normal_(cast("Tensor", stem.bias), std=0.5)
-        for block in self.modules():
-            if isinstance(block, ConvNeXtV2Block):
-                # Residual branches start smaller than the trunk, but not as small as the 0.02 of
-                # the published recipe: hundreds of steps must do here what epochs do there.
-                nn.init.normal_(block.project.weight, std=0.5 * block.project.in_features**-0.5)
-
-    def forward(self, images: Float[Tensor, "batch 1 z y x"]) -> dict[int, Tensor]:
-        """Return the features ``(B, C, Z / 2**n, Y / 2**n, X / 2**n)`` of each level n."""
-        features, x = {}, images
-        for level, entry, stage in zip(self.levels, self.entries, self.stages, strict=True):
-            x = stage(entry(x))
-            features[level] = x
-        return features
+def convnextv2(config: BackboneConfig, deepest_level: int) -> Backbone:
+    """Return the ConvNeXt V2 that ``config.name`` says."""
+    backbone = assemble(config, SIZES[config.name], deepest_level, ConvNeXtV2Block)
+    for block in backbone.modules():
+        if isinstance(block, ConvNeXtV2Block):
+            # Residual branches start smaller than the trunk, but not as small as the 0.02 of
+            # the published recipe: hundreds of steps must do here what epochs do there.
+            nn.init.normal_(block.project.weight, std=0.5 * block.project.in_features**-0.5)
+    return backbone
