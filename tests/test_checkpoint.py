@@ -16,7 +16,7 @@ from osteomet.checkpoint import (
     replace_file,
     save_weights,
 )
-from osteomet.config import Config
+from osteomet.config import Config, parse_kept_config
 from osteomet.errors import CheckpointError
 
 
@@ -160,3 +160,12 @@ def test_failed_write_of_a_training_state_keeps_the_previous_one(tmp_path: Path)
         replace_file(path, lambda temporary: torch.save(torch.ones(100_000), temporary))
     assert torch.load(path, weights_only=True)["a"].tolist() == [1.0, 1.0]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_older_weights_mean_the_settings_they_were_trained_with() -> None:
+    content = Config().model_dump(mode="json")
+    del content["model"]["losses"]["attributes"]
+    kept = parse_kept_config(content, "old weights")
+    assert kept.model.losses.attributes == 0.0 != Config().model.losses.attributes
+    assert kept.updated({"model.losses.attributes": 0.5}) == Config()
+    assert parse_kept_config(Config().model_dump(mode="json"), "new weights") == Config()

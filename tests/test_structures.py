@@ -7,7 +7,16 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from osteomet.structures import LUNG, METASTASIS, OTHER, Detections, Proposals, Targets
+from osteomet.structures import (
+    ATTRIBUTES,
+    LUNG,
+    METASTASIS,
+    OTHER,
+    UNKNOWN,
+    Detections,
+    Proposals,
+    Targets,
+)
 
 
 def targets(n: int = 3, m: int = 1) -> Targets:
@@ -18,6 +27,7 @@ def targets(n: int = 3, m: int = 1) -> Targets:
         instances=torch.zeros(4, 5, 6, dtype=torch.int16),
         instance_ids=torch.arange(n),
         ignore_boxes=torch.zeros(m, 6),
+        attributes=torch.full((n, len(ATTRIBUTES)), UNKNOWN),
     )
 
 
@@ -29,6 +39,7 @@ def detections(n: int = 4, first: float = 0.0) -> Detections:
         scores=1 - number / 100,
         p_lung=number / 100,
         embeddings=number[:, None].expand(n, 5).clone(),
+        attributes=number[:, None].expand(n, 4).clone() / 100,
         mask_boxes=number[:, None] + torch.tensor([-1.0, -1, -1, 2, 3, 4]),
         masks=number[:, None, None, None].expand(n, 2, 2, 2).clone() / 100,
     )
@@ -47,7 +58,7 @@ class TestTargets:
         assert empty.has_mask.shape == (0,)
         assert empty.to(torch.device("cpu")).boxes.shape == (0, 6)
 
-    @pytest.mark.parametrize("name", ["labels", "instance_ids"])
+    @pytest.mark.parametrize("name", ["labels", "instance_ids", "attributes"])
     def test_as_many_of_each(self, name: str) -> None:
         content = {field.name: getattr(targets(2), field.name) for field in fields(Targets)}
         content[name] = content[name][:1]

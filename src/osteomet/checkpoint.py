@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from osteomet.config import Config, parse_config
+from osteomet.config import Config, parse_kept_config
 from osteomet.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
@@ -229,7 +229,7 @@ def _parse_metadata(
             "use the osteomet that wrote it"
         )
     try:
-        config = parse_config(json.loads(metadata["config"]), str(path))
+        config = parse_kept_config(json.loads(metadata["config"]), str(path))
         return config, json.loads(metadata["metrics"]), json.loads(metadata["provenance"])
     except (KeyError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: damaged metadata: {error}") from error

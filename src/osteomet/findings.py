@@ -100,6 +100,22 @@ class Candidate(_Frozen):
     mask: RunLengthMask | None
 
 
+class LesionAttributes(_Frozen):
+    """What a lesion looks like.
+
+    Attributes:
+        lytic: probability that it loses bone; a mixed lesion is lytic and sclerotic.
+        sclerotic: probability that it forms bone.
+        expansile: probability that it blows the bone up.
+        cortical: probability that it sits in the cortex.
+    """
+
+    lytic: Probability
+    sclerotic: Probability
+    expansile: Probability
+    cortical: Probability
+
+
 class Lesion(_Frozen):
     """A candidate above the operating threshold, measured.
 
@@ -113,6 +129,7 @@ class Lesion(_Frozen):
         volume_ml: volume of the mask.
         longest_diameter_mm: largest distance between two surface voxels of the mask.
         hu: Hounsfield units inside the mask.
+        attributes: what it looks like; None where the weights were not trained to tell.
     """
 
     id: str
@@ -126,6 +143,7 @@ class Lesion(_Frozen):
     volume_ml: float
     longest_diameter_mm: float
     hu: HUStatistics
+    attributes: LesionAttributes | None = None
 
 
 class PrimaryPrediction(_Frozen):

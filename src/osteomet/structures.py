@@ -17,6 +17,13 @@ METASTASIS = 3
 
 NUM_CLASSES = 3
 
+ATTRIBUTES = ("lytic", "sclerotic", "expansile", "cortical")
+"""What a lesion can look like: it loses bone, forms bone (a mixed one does both), blows the bone
+up, sits in the cortex."""
+
+UNKNOWN = -1
+"""Of an attribute that nobody noted: it trains nothing."""
+
 
 @dataclass(frozen=True, eq=False)
 class Targets:
@@ -29,6 +36,7 @@ class Targets:
         instance_ids: ``(n,)`` value of each lesion in ``instances``; 0 where a lesion has a box
             but no mask, and then it trains class and box only.
         ignore_boxes: ``(m, 6)`` regions neither rewarded nor punished.
+        attributes: ``(n, a)`` for each of ``ATTRIBUTES`` 1, 0 or UNKNOWN.
     """
 
     boxes: Float[Tensor, "n 6"]
@@ -36,12 +44,17 @@ class Targets:
     instances: Int[Tensor, "z y x"]
     instance_ids: Int[Tensor, " n"]
     ignore_boxes: Float[Tensor, "m 6"]
+    attributes: Int[Tensor, "n a"]
 
     def __post_init__(self) -> None:
-        if not len(self.boxes) == len(self.labels) == len(self.instance_ids):
+        counts = {
+            len(self.boxes), len(self.labels), len(self.instance_ids), len(self.attributes)
+        }  # fmt: skip
+        if len(counts) > 1:
             raise ValueError(
-                f"{len(self.boxes)} boxes, {len(self.labels)} labels and "
-                f"{len(self.instance_ids)} instance ids; expected as many of each"
+                f"{len(self.boxes)} boxes, {len(self.labels)} labels, {len(self.instance_ids)} "
+                f"instance ids and {len(self.attributes)} rows of attributes; expected as many "
+                "of each"
             )
 
     @property
@@ -56,6 +69,7 @@ class Targets:
             self.instances.to(device, non_blocking=True),
             self.instance_ids.to(device, non_blocking=True),
             self.ignore_boxes.to(device, non_blocking=True),
+            self.attributes.to(device, non_blocking=True),
         )
 
 
@@ -81,6 +95,8 @@ class Detections:
         scores: ``(n,)`` probability of a metastasis, ``1 - p(background)``.
         p_lung: ``(n,)`` ``p(lung) / (p(lung) + p(other))``.
         embeddings: ``(n, d)`` features of each lesion for the second stage.
+        attributes: ``(n, a)`` probability of each of ``ATTRIBUTES``; ``a`` is 0 where the
+            network was not trained to tell them.
         mask_boxes: ``(n, 6)`` region that each mask spans: the box and a margin.
         masks: ``(n, m, m, m)`` probabilities on a grid that spans ``mask_boxes``.
     """
@@ -89,6 +105,7 @@ class Detections:
     scores: Float[Tensor, " n"]
     p_lung: Float[Tensor, " n"]
     embeddings: Float[Tensor, "n d"]
+    attributes: Float[Tensor, "n a"]
     mask_boxes: Float[Tensor, "n 6"]
     masks: Float[Tensor, "n m m m"]
 
@@ -102,6 +119,7 @@ class Detections:
             self.scores[keep],
             self.p_lung[keep],
             self.embeddings[keep],
+            self.attributes[keep],
             self.mask_boxes[keep],
             self.masks[keep],
         )
@@ -114,6 +132,7 @@ class Detections:
             self.scores,
             self.p_lung,
             self.embeddings,
+            self.attributes,
             self.mask_boxes + offset,
             self.masks,
         )
@@ -125,6 +144,7 @@ class Detections:
             self.scores.float().cpu(),
             self.p_lung.float().cpu(),
             self.embeddings.float().cpu(),
+            self.attributes.float().cpu(),
             self.mask_boxes.float().cpu(),
             self.masks.float().cpu(),
         )
@@ -137,6 +157,7 @@ class Detections:
             torch.cat([part.scores for part in parts]),
             torch.cat([part.p_lung for part in parts]),
             torch.cat([part.embeddings for part in parts]),
+            torch.cat([part.attributes for part in parts]),
             torch.cat([part.mask_boxes for part in parts]),
             torch.cat([part.masks for part in parts]),
         )

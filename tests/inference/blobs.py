@@ -47,6 +47,7 @@ class BlobFinder(nn.Module):
             scores=(0.9 * torch.ones(count)),
             p_lung=torch.full((count,), 0.25),
             embeddings=size[:, None].expand(count, 4).clone(),
+            attributes=torch.tensor([0.9, 0.1, 0.3, 0.2]).expand(count, 4).clone(),
             mask_boxes=mask_boxes,
             masks=masks,
         )

@@ -28,6 +28,7 @@ def cubes(*rows: tuple[float, ...], scores: tuple[float, ...], value: float = 1.
         scores=torch.tensor(scores),
         p_lung=torch.full((n,), 0.3),
         embeddings=torch.zeros(n, 2),
+        attributes=torch.tensor([0.9, 0.1, 0.3, 0.2]).expand(n, 4),
         mask_boxes=boxes,
         masks=torch.full((n, 4, 4, 4), value),
     )

@@ -26,6 +26,7 @@ def detections(*rows: tuple[float, ...], score: float = 0.8, embedding: float = 
         scores=torch.full((n,), score),
         p_lung=torch.full((n,), 0.3),
         embeddings=torch.full((n, 2), embedding),
+        attributes=torch.full((n, 4), score),
         mask_boxes=scale_boxes(boxes, 1.2),
         masks=torch.ones(n, 8, 8, 8),
     )

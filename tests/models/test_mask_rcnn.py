@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from osteomet.config import AnchorConfig, BackboneConfig, ModelConfig, NeckConfig
+from osteomet.config import AnchorConfig, BackboneConfig, LossConfig, ModelConfig, NeckConfig
 from osteomet.models.mask_rcnn import MaskRCNN
-from osteomet.models.roi_heads import assign_levels, class_loss, soft_dice_loss
+from osteomet.models.roi_heads import assign_levels, attribute_loss, class_loss, soft_dice_loss
 from osteomet.models.segmentation import segmentation_loss
 from osteomet.ops.boxes import box_iou
-from osteomet.structures import LUNG, METASTASIS, OTHER, Targets
+from osteomet.structures import ATTRIBUTES, LUNG, METASTASIS, OTHER, UNKNOWN, Targets
 
 SIDE = 32
 
@@ -28,6 +28,7 @@ def no_lesion() -> Targets:
         torch.zeros(SIDE, SIDE, SIDE, dtype=torch.int16),
         torch.zeros(0, dtype=torch.long),
         torch.zeros(0, 6),
+        torch.zeros(0, len(ATTRIBUTES), dtype=torch.long),
     )
 
 
@@ -48,6 +49,7 @@ def sphere_image(seed: int) -> tuple[torch.Tensor, Targets]:
         inside.to(torch.int16),
         torch.tensor([1]),
         torch.zeros(0, 6),
+        torch.tensor([[int(label == OTHER), int(label == LUNG), UNKNOWN, 0]]),
     )
 
 
@@ -91,6 +93,46 @@ def test_it_learns_where_what_and_which_voxels(trained: MaskRCNN) -> None:
         # The hit rule of evaluation; after 100 steps the edges are still rough.
         assert box_iou(found.boxes[:1], target.boxes).item() >= 0.1
         assert (found.p_lung[0] > 0.5).item() == (target.labels[0] == LUNG).item()
+        # Bright spheres are noted as sclerotic, dark ones as lytic, none as cortical.
+        lytic, sclerotic, _, cortical = found.attributes[0].tolist()
+        assert (sclerotic > lytic) == (target.labels[0] == LUNG).item()
+        assert cortical < 0.5
+
+
+def test_attributes_that_nobody_noted_train_nothing() -> None:
+    logits = torch.randn(3, len(ATTRIBUTES), requires_grad=True)
+    noted = torch.tensor([[1, 0, UNKNOWN, UNKNOWN], [UNKNOWN] * 4, [0, UNKNOWN, 1, UNKNOWN]])
+    attribute_loss(logits, noted).backward()
+    assert logits.grad is not None
+    assert torch.equal(logits.grad != 0, noted != UNKNOWN)
+    p = logits.detach().sigmoid()
+    expected = -torch.stack([p[0, 0], 1 - p[0, 1], 1 - p[2, 0], p[2, 2]]).log().mean()
+    assert attribute_loss(logits, noted).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert attribute_loss(logits[1:2], noted[1:2]).item() == 0
+
+
+def test_each_positive_gets_the_attributes_of_its_own_lesion() -> None:
+    torch.manual_seed(0)
+    losses = LossConfig(rpn_objectness=0, rpn_box=0, classes=0, box=0, mask=0, mask_dice=0)
+    model = MaskRCNN(tiny_config(losses=losses.model_copy(update={"segmentation": 0.0})), 1.0)
+    head = model.roi_heads.box_head.attributes
+    assert head is not None
+    torch.nn.init.zeros_(head.weight)
+    with torch.no_grad():
+        head.bias.copy_(torch.tensor([-9.0, 9.0, 0.0, -9.0]))
+    images, targets = zip(*[sphere_image(seed) for seed in (1, 2, 3)], strict=True)
+    for chosen, right in (((0, 2), True), ((1,), False)):
+        batch = torch.stack([images[i] for i in chosen])[:, None]
+        _, terms = model(batch, [targets[i] for i in chosen])
+        assert (terms["attributes"].item() < 0.1) == right
+
+
+def test_without_their_loss_there_are_no_attributes() -> None:
+    model = MaskRCNN(tiny_config(losses=LossConfig(attributes=0.0)), 1.0).eval()
+    image, target = sphere_image(1)
+    (found,), losses = model(image[None, None], [target])
+    assert found.attributes.shape == (len(found), 0)
+    assert "attributes" not in losses
 
 
 def test_images_without_a_lesion_train_without_nan() -> None:
@@ -108,7 +150,7 @@ def test_a_box_without_a_mask_trains_class_and_box_but_no_mask() -> None:
     _, target = sphere_image(1)
     boxed = Targets(
         target.boxes, target.labels, torch.zeros_like(target.instances),
-        torch.tensor([0]), target.ignore_boxes,
+        torch.tensor([0]), target.ignore_boxes, target.attributes,
     )  # fmt: skip
     _, losses = MaskRCNN(tiny_config(), 1.0)(torch.randn(1, 1, SIDE, SIDE, SIDE), [boxed])
     assert losses["mask"].item() == 0
@@ -121,7 +163,8 @@ def test_eval_detects_and_measures_losses_in_one_pass() -> None:
     detections, losses = model(image[None, None], [target])
     assert len(detections) == 1
     assert set(losses) == {
-        "rpn_objectness", "rpn_box", "segmentation", "classes", "box", "mask", "mask_dice",
+        "rpn_objectness", "rpn_box", "segmentation", "classes", "box", "attributes", "mask",
+        "mask_dice",
     }  # fmt: skip
     assert model(image[None, None])[1] == {}
 
@@ -174,7 +217,7 @@ def test_segmentation_does_not_count_lesions_without_a_mask() -> None:
     _, target = sphere_image(1)
     boxed = Targets(
         target.boxes, target.labels, torch.zeros_like(target.instances),
-        torch.tensor([0]), target.ignore_boxes,
+        torch.tensor([0]), target.ignore_boxes, target.attributes,
     )  # fmt: skip
     logits = torch.full((1, SIDE, SIDE, SIDE), -20.0)
     z1, y1, x1, z2, y2, x2 = target.boxes[0].int().tolist()

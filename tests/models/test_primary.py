@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from osteomet.models.primary import PENALTIES, LesionBags, fit_primary
+from osteomet.models.primary import EMBEDDING_PENALTIES, LesionBags, Penalty, fit_primary
 from osteomet.structures import Detections
 
 
@@ -19,6 +21,7 @@ def patient(
         scores=torch.full((lesions,), 0.9),
         p_lung=torch.full((lesions,), 0.5),
         embeddings=torch.cat([signal, noise], dim=1),
+        attributes=torch.zeros(lesions, 0),
         mask_boxes=torch.zeros(lesions, 6),
         masks=torch.zeros(lesions, 2, 2, 2),
     )
@@ -48,17 +51,37 @@ def test_it_learns_from_many_lesions_more_than_from_one() -> None:
     assert ((interval[:, 0] <= p) & (p <= interval[:, 1])).float().mean() > 0.9
 
 
-def test_the_penalty_fits_the_noise_in_the_features() -> None:
+def test_the_penalties_fit_the_noise_in_the_features() -> None:
     bags, lung = cohort(60, 0, noise_features=40, strength=0.3)
     unseen, truth = cohort(400, 1, noise_features=40, strength=0.3)
 
-    def loss(l2: float | None) -> float:
-        p, _ = fit_primary(bags, lung, members=5, l2=l2).predict(unseen)
+    def loss(penalty: Penalty | None) -> float:
+        p, _ = fit_primary(bags, lung, members=5, penalty=penalty).predict(unseen)
         return float(torch.nn.functional.binary_cross_entropy(p, truth.float()))
 
-    chosen, others = loss(None), [loss(l2) for l2 in PENALTIES]
+    chosen, others = loss(None), [loss((e, 3.0)) for e in EMBEDDING_PENALTIES]
     assert chosen < min(others) + 0.05
-    assert chosen < loss(PENALTIES[0]) - 0.1
+    assert chosen < max(others) - 0.05
+
+
+def test_an_embedding_of_noise_does_not_drown_what_the_head_says() -> None:
+    def looks(n: int, seed: int) -> tuple[LesionBags, torch.Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        lung = torch.arange(n) % 2 == 0
+        patients = []
+        for y in lung:
+            plain = patient(bool(y), 3, generator, 30, strength=0.0)
+            said = torch.randn(3, 4, generator=generator) + (0.5 if y else -0.5)
+            patients.append(replace(plain, attributes=said.sigmoid()))
+        return LesionBags.from_detections(patients), lung
+
+    bags, lung = looks(80, 0)
+    unseen, truth = looks(400, 1)
+    p, _ = fit_primary(bags, lung, members=5).predict(unseen)
+    q, _ = fit_primary(bags, lung, members=5, penalty=(3.0, 3.0)).predict(unseen)
+    log_loss = torch.nn.functional.binary_cross_entropy
+    assert log_loss(p, truth.float()) < log_loss(q, truth.float())
+    assert ((p > 0.5) == truth).float().mean() > 0.85
 
 
 def test_few_patients_of_a_kind_can_be_fitted() -> None:

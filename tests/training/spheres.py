@@ -10,7 +10,7 @@ from lightning_fabric import Fabric
 
 from osteomet.config import Config, parse_config
 from osteomet.data.patches import Batch, Patch
-from osteomet.structures import Targets
+from osteomet.structures import ATTRIBUTES, UNKNOWN, Targets
 from osteomet.training.loop import Trainer, TrainingData, make_fabric
 from osteomet.training.run_folder import RunFolder
 
@@ -53,7 +53,8 @@ def example(index: int, lesions: int = 1) -> Patch:
         boxes[lesion] = torch.cat([where.amin(dim=0), where.amax(dim=0) + 1]).float()
     ids = torch.arange(1, lesions + 1)
     labels = torch.ones(lesions, dtype=torch.int64)
-    targets = Targets(boxes, labels, instances, ids, torch.zeros(0, 6))
+    unknown = torch.full((lesions, len(ATTRIBUTES)), UNKNOWN)
+    targets = Targets(boxes, labels, instances, ids, torch.zeros(0, 6), unknown)
     return Patch(image, targets, "sphere", (0.0, 0.0, 0.0))
 
 

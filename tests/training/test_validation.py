@@ -28,7 +28,13 @@ def _detections(boxes: list[list[float]], scores: list[float]) -> Detections:
     count, tensor = len(boxes), torch.tensor(boxes).reshape(-1, 6)
     ball = torch.zeros(count, 4, 4, 4) + 1.0
     return Detections(
-        tensor, torch.tensor(scores), torch.zeros(count), torch.zeros(count, 2), tensor, ball
+        tensor,
+        torch.tensor(scores),
+        torch.zeros(count),
+        torch.zeros(count, 2),
+        torch.zeros(count, 0),
+        tensor,
+        ball,
     )
 
 

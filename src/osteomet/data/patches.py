@@ -21,6 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from osteomet.config import AugmentConfig, Config
+from osteomet.data.attributes import NotedAttributes
 from osteomet.data.augment import (
     IntensityAugmentation,
     Placement,
@@ -122,6 +123,7 @@ class PatchSampler:
             if self._augment.intensity_probability + self._augment.thick_slices_probability > 0
             else None
         )
+        self._attributes = NotedAttributes(store.scans)
         self._patients = _by_patient(store.scans)
         self._with_lesions = _by_patient([scan for scan in store.scans if len(_lesion_boxes(scan))])
 
@@ -210,6 +212,7 @@ class PatchSampler:
             instances=torch.from_numpy(instances),
             instance_ids=torch.from_numpy(truths.instance_ids),
             ignore_boxes=torch.from_numpy(np.concatenate([cut.boxes, ignore])).float(),
+            attributes=self._attributes.of(scan.case.scan_id, truths.instance_ids),
         )
 
 

@@ -19,9 +19,16 @@ from scipy.spatial.distance import pdist
 
 from osteomet.config import InferenceConfig
 from osteomet.data.preprocess import ModelGrid
-from osteomet.findings import BoxVox, Candidate, HUStatistics, Lesion, RunLengthMask
+from osteomet.findings import (
+    BoxVox,
+    Candidate,
+    HUStatistics,
+    Lesion,
+    LesionAttributes,
+    RunLengthMask,
+)
 from osteomet.ops.masks import paste_mask
-from osteomet.structures import Detections
+from osteomet.structures import ATTRIBUTES, Detections
 from osteomet.volume import Volume
 
 REMAINING_SHARE = 0.1
@@ -118,7 +125,8 @@ def measure_lesions(
     lesions = []
     for label, (index, one) in enumerate(sorted(kept.items()), start=1):
         labels[one.window][one.mask] = label
-        lesions.append(_measured(label, index, candidates[index], one, scan))
+        attributes = _attributes(detections.attributes[index])
+        lesions.append(_measured(label, index, candidates[index], one, scan, attributes))
     return MeasuredLesions(candidates, tuple(lesions), labels, tuple(warnings))
 
 
@@ -213,7 +221,12 @@ def _within(part: Sequence[slice], window: Window) -> Window:
 
 
 def _measured(
-    label: int, index: int, candidate: Candidate, one: PlacedMask, scan: Volume
+    label: int,
+    index: int,
+    candidate: Candidate,
+    one: PlacedMask,
+    scan: Volume,
+    attributes: LesionAttributes | None,
 ) -> Lesion:
     corner = np.array([part.start for part in one.window])
     voxels = np.argwhere(one.mask)
@@ -231,7 +244,15 @@ def _measured(
         volume_ml=len(voxels) * scan.voxel_ml,
         longest_diameter_mm=longest_diameter_mm(ends),
         hu=_hu_statistics(scan.voxels[one.window][one.mask]),
+        attributes=attributes,
     )
+
+
+def _attributes(probabilities: Float[torch.Tensor, " a"]) -> LesionAttributes | None:
+    if len(probabilities) == 0:
+        return None
+    said = [_probability(value) for value in probabilities]
+    return LesionAttributes(**dict(zip(ATTRIBUTES, said, strict=True)))
 
 
 def _hu_statistics(hu: Num[np.ndarray, " n"]) -> HUStatistics:

@@ -8,6 +8,7 @@ Masks stay crops throughout: nothing here is as large as lesions times voxels.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -57,8 +58,8 @@ def merge_detections(
 
     Returns:
         At most ``max_candidates`` detections with a score of at least ``candidate_score``.
-        Embedding and mask are those of the most central view, box, score and p_lung are
-        weighted means.
+        Embedding and mask are those of the most central view; box, score, p_lung and attributes
+        are weighted means.
     """
     if not parts:
         return _nothing()
@@ -74,7 +75,8 @@ def merge_detections(
 
 def _nothing() -> Detections:
     none, boxes = torch.zeros(0), torch.zeros(0, 6)
-    return Detections(boxes, none, none, torch.zeros(0, 0), boxes, torch.zeros(0, 0, 0, 0))
+    wide, masks = torch.zeros(0, 0), torch.zeros(0, 0, 0, 0)
+    return Detections(boxes, none, none, wide, wide, boxes, masks)
 
 
 def _clipped(
@@ -83,10 +85,7 @@ def _clipped(
     """Cut boxes to the scan; drop those in the padding, and what damaged weights may give."""
     boxes = clip_boxes(found.boxes, shape_zyx)
     real = (box_volume(boxes) > 0) & (found.scores > 0)  # false for NaN too
-    clipped = Detections(
-        boxes, found.scores, found.p_lung, found.embeddings, found.mask_boxes, found.masks
-    )
-    return clipped[real], views[real]
+    return replace(found, boxes=boxes)[real], views[real]
 
 
 def _inner_gaps(boxes: Tensor, views: Tensor, shape_zyx: ShapeZYX) -> Float[Tensor, "n 6"]:
@@ -146,8 +145,8 @@ def _hull(boxes: Float[Tensor, "n 6"]) -> Float[Tensor, "1 6"]:
 def _joined(pieces: Detections) -> Detections:
     """Return one detection in the place of the pieces of one lesion.
 
-    The mask is the voxelwise maximum of theirs on a new grid over all of them; the embedding
-    is that of the piece that shows most.
+    The mask is the voxelwise maximum of theirs on a new grid over all of them; what tells of its
+    look is that of the piece that shows most.
     """
     if len(pieces) == 1:
         return pieces
@@ -160,13 +159,12 @@ def _joined(pieces: Detections) -> Detections:
         paste_mask(mask, box, *centers)
         for mask, box in zip(pieces.masks, pieces.mask_boxes, strict=True)
     ]
-    return Detections(
-        _hull(pieces.boxes),
-        pieces.scores.amax(dim=0, keepdim=True),
-        pieces.p_lung[most : most + 1],
-        pieces.embeddings[most : most + 1],
-        mask_box,
-        torch.stack(pasted).amax(dim=0, keepdim=True),
+    return replace(
+        pieces[torch.tensor([most])],
+        boxes=_hull(pieces.boxes),
+        scores=pieces.scores.amax(dim=0, keepdim=True),
+        mask_boxes=mask_box,
+        masks=torch.stack(pasted).amax(dim=0, keepdim=True),
     )
 
 
@@ -202,19 +200,16 @@ def _clustered(
     )
     trust = weights * found.scores
     shown = [cluster[trust[cluster].argmax()] for cluster in members]
-    p_lung = [
-        (found.p_lung[cluster] * trust[cluster]).sum() / trust[cluster].sum() for cluster in members
-    ]
     if not members:
         return found
-    most_central = found[torch.stack(shown)]
-    return Detections(
-        boxes,
-        scores,
-        torch.stack(p_lung),
-        most_central.embeddings,
-        most_central.mask_boxes,
-        most_central.masks,
+    shares = [trust[cluster] / trust[cluster].sum() for cluster in members]
+    pairs = list(zip(members, shares, strict=True))
+    return replace(
+        found[torch.stack(shown)],
+        boxes=boxes,
+        scores=scores,
+        p_lung=torch.stack([share @ found.p_lung[cluster] for cluster, share in pairs]),
+        attributes=torch.stack([share @ found.attributes[cluster] for cluster, share in pairs]),
     )
 
 

@@ -1,6 +1,7 @@
 """The second stage: from the lesions of one patient to the primary tumour.
 
-Each lesion gives evidence, a linear function of its embedding, its own p(lung) and its size.
+Each lesion gives evidence, a linear function of its embedding, of what it looks like, of its own
+p(lung) and of its size.
 If lesions were independent given the primary, their evidence would add up; if they all told
 the same, it would average. A learned exponent lies between: the patient's logit is
 ``bias + weight ** gamma * mean(evidence)``, where mean and weight count each lesion by the
@@ -10,6 +11,7 @@ Attention-based pooling (Ilse et al., arXiv:1802.04712) is the general form; wit
 hundred patients these few parameters are what can be fitted.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +21,18 @@ from torch import Tensor, nn
 
 from osteomet.structures import Detections
 
-EXTRA_FEATURES = 2
+PENALTIES = (1.0, 3.0, 10.0, 30.0)
+"""Of the weights of what a lesion's head says in plain numbers, to choose from."""
 
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Of the second stage's weights, to choose from."""
+EMBEDDING_PENALTIES = (3.0, 10.0, 30.0, 100.0, 1e5)
+"""Of the embedding's weights, to choose from; the last ignores the embedding."""
 
 FOLDS = 5
+FOLD_DRAWS = 3
+"""The choice is made over so many ways of dealing the patients over the folds."""
+
+Penalty = tuple[float, float]
+"""Of the embedding's weights, and of the others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,30 +42,38 @@ class LesionBags:
     Attributes:
         features: ``(patients, lesions, d)``; 0 where there is no lesion.
         scores: ``(patients, lesions)`` of the detector; 0 where there is no lesion.
+        embedding: how many of the ``d``, the first ones, are the embedding.
     """
 
     features: Float[Tensor, "patients lesions d"]
     scores: Float[Tensor, "patients lesions"]
+    embedding: int = 0
 
     @classmethod
     def from_detections(cls, patients: "list[Detections]") -> "LesionBags":
         """Pad the lesions of each patient; a patient without a lesion is a row of zeros."""
         features = [lesion_features(lesions) for lesions in patients]
         longest = max(1, *(len(f) for f in features)) if features else 1
-        width = features[0].shape[1] if features else EXTRA_FEATURES
+        width = features[0].shape[1] if features else 0
+        embedding = patients[0].embeddings.shape[1] if patients else 0
         padded = torch.zeros(len(features), longest, width)
         scores = torch.zeros(len(features), longest)
         for i, (f, lesions) in enumerate(zip(features, patients, strict=True)):
             padded[i, : len(f)] = f
             scores[i, : len(f)] = lesions.scores
-        return cls(padded, scores)
+        return cls(padded, scores, embedding)
+
+    def of(self, chosen: Bool[Tensor, " patients"]) -> "LesionBags":
+        """Return the bags of the chosen patients."""
+        return LesionBags(self.features[chosen], self.scores[chosen], self.embedding)
 
 
 def lesion_features(lesions: Detections) -> Float[Tensor, "n d"]:
-    """Return what the second stage reads of each lesion: embedding, logit p(lung), log size."""
-    logit = lesions.p_lung.clamp(1e-4, 1 - 1e-4).logit()
+    """Return what the second stage reads: embedding, logits of p(lung) and looks, log size."""
+    said = torch.cat([lesions.p_lung[:, None], lesions.attributes], dim=1)
     side = (lesions.boxes[:, 3:] - lesions.boxes[:, :3]).clamp(min=1).log().mean(dim=1)
-    return torch.cat([lesions.embeddings, logit[:, None], side[:, None]], dim=1).float()
+    logits = said.clamp(1e-4, 1 - 1e-4).logit()
+    return torch.cat([lesions.embeddings, logits, side[:, None]], dim=1).float()
 
 
 class PrimaryModel(nn.Module):
@@ -114,7 +130,7 @@ def fit_primary(
     bags: LesionBags,
     is_lung: Bool[Tensor, " patients"],
     members: int = 20,
-    l2: float | None = None,
+    penalty: Penalty | None = None,
     seed: int = 0,
 ) -> PrimaryModel:
     """Fit the ensemble, each member to patients drawn with replacement.
@@ -123,50 +139,57 @@ def fit_primary(
         bags: lesions as the detector finds them in patients it was not trained on.
         is_lung: truth of each patient.
         members: models in the ensemble.
-        l2: penalty of the weights, in units of one patient's loss; None chooses among
-            ``PENALTIES`` by cross-validation.
+        penalty: of the squared weights, in units of one patient's loss; None chooses among
+            ``EMBEDDING_PENALTIES`` and ``PENALTIES`` by cross-validation.
         seed: of the resampling and of the folds.
 
     Raises:
         ValueError: only one class of patients has lesions.
     """
     has_lesion = bags.scores.sum(dim=1) > 0
-    bags, truth = _rows(bags, has_lesion), is_lung[has_lesion].float()
+    bags, truth = bags.of(has_lesion), is_lung[has_lesion].float()
     if not 0 < truth.sum() < len(truth):
         raise ValueError(
             f"{int(truth.sum())} of {len(truth)} patients with lesions have lung cancer; "
             "expected both kinds"
         )
-    if l2 is None:
-        l2 = _choose_penalty(bags, truth, seed)
+    if penalty is None:
+        penalty = _choose_penalty(bags, truth, seed)
     draws = torch.from_numpy(_bootstrap_counts(members, len(truth), seed))
-    return _fit(bags, truth, draws, l2)
+    return _fit(bags, truth, draws, penalty)
 
 
-def _choose_penalty(bags: LesionBags, truth: Float[Tensor, " patients"], seed: int) -> float:
-    """Return the penalty with the lowest loss on patients left out of the fit.
+def _choose_penalty(bags: LesionBags, truth: Float[Tensor, " patients"], seed: int) -> Penalty:
+    """Return the penalties with the lowest loss on patients left out of the fit.
 
-    Tens of features against a hundred patients: how far the evidence of each can be trusted
-    depends on the detector, and must be measured.
+    Tens of numbers of an embedding against a hundred patients drown the few that the head says
+    outright, so each kind has its own penalty: how far they can be trusted depends on the
+    detector, and must be measured.
     """
-    fold = _folds(truth, seed)
-    losses = []
-    for l2 in PENALTIES:
-        total = 0.0
-        for k in range(FOLDS):
-            kept, held_out = fold != k, fold == k
-            if not held_out.any() or truth[kept].unique().numel() < 2:
-                continue  # fewer patients of a kind than folds
-            model = _fit(_rows(bags, kept), truth[kept], torch.ones(1, int(kept.sum())), l2)
-            with torch.no_grad():
-                logits = model(_rows(bags, held_out))[0]
-            total += float(
-                nn.functional.binary_cross_entropy_with_logits(
-                    logits, truth[held_out], reduction="sum"
-                )
-            )
-        losses.append(total)
-    return PENALTIES[int(np.argmin(losses))]
+    folds = [_folds(truth, seed + draw) for draw in range(FOLD_DRAWS)]
+    choices = list(itertools.product(EMBEDDING_PENALTIES, PENALTIES))
+    losses = [_left_out_loss(bags, truth, folds, penalty) for penalty in choices]
+    return choices[int(np.argmin(losses))]
+
+
+def _left_out_loss(
+    bags: LesionBags,
+    truth: Float[Tensor, " patients"],
+    folds: "list[Int[Tensor, ' patients']]",
+    penalty: Penalty,
+) -> float:
+    total = 0.0
+    for fold, k in itertools.product(folds, range(FOLDS)):
+        kept, held_out = fold != k, fold == k
+        if not held_out.any() or truth[kept].unique().numel() < 2:
+            continue  # fewer patients of a kind than folds
+        model = _fit(bags.of(kept), truth[kept], torch.ones(1, int(kept.sum())), penalty)
+        with torch.no_grad():
+            logits = model(bags.of(held_out))[0]
+        total += float(
+            nn.functional.binary_cross_entropy_with_logits(logits, truth[held_out], reduction="sum")
+        )
+    return total
 
 
 def _folds(truth: Float[Tensor, " patients"], seed: int) -> Int[Tensor, " patients"]:
@@ -183,7 +206,7 @@ def _fit(
     bags: LesionBags,
     truth: Float[Tensor, " patients"],
     draws: Float[Tensor, "members patients"],
-    l2: float,
+    penalty: Penalty,
 ) -> PrimaryModel:
     """Fit one model to each row of ``draws``, which says how often each patient counts."""
     model = PrimaryModel(bags.features.shape[2], len(draws))
@@ -191,6 +214,8 @@ def _fit(
     model.mean.copy_(lesions.mean(dim=0))
     model.std.copy_(lesions.std(dim=0, correction=0).clamp(min=1e-3))
     model.prior.copy_(truth.mean())
+    penalties = torch.full_like(model.mean, penalty[1])
+    penalties[: bags.embedding] = penalty[0]
     optimiser = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
@@ -198,16 +223,16 @@ def _fit(
         loss = nn.functional.binary_cross_entropy_with_logits(
             model(bags), truth.expand(len(draws), -1), weight=draws, reduction="sum"
         )
-        loss = loss + l2 * model.weight.square().sum() + 0.1 * model.gamma_logit.square().sum()
+        loss = (
+            loss
+            + (penalties * model.weight.square()).sum()
+            + 0.1 * model.gamma_logit.square().sum()
+        )
         loss.backward()
         return loss
 
     optimiser.step(objective)
     return model.eval()
-
-
-def _rows(bags: LesionBags, chosen: Bool[Tensor, " patients"]) -> LesionBags:
-    return LesionBags(bags.features[chosen], bags.scores[chosen])
 
 
 def _bootstrap_counts(members: int, patients: int, seed: int) -> Float[np.ndarray, "m p"]:

@@ -25,9 +25,11 @@ from osteomet.ops.masks import crop_instances
 from osteomet.ops.nms import nms
 from osteomet.ops.roi_align import roi_align, roi_align_levels
 from osteomet.structures import (
+    ATTRIBUTES,
     BACKGROUND,
     METASTASIS,
     NUM_CLASSES,
+    UNKNOWN,
     Detections,
     Proposals,
     Targets,
@@ -70,6 +72,9 @@ class BoxHead(nn.Module):
         )
         self.embedding = nn.Linear(head.hidden, head.embedding)
         self.classes = nn.Linear(head.embedding, NUM_CLASSES)
+        self.attributes: nn.Linear | None = None
+        if config.losses.attributes > 0:
+            self.attributes = nn.Linear(head.embedding, len(ATTRIBUTES))
         self.deltas = nn.Linear(head.hidden, 6)
         initialise(self)
         nn.init.normal_(self.classes.weight, std=0.05)
@@ -93,6 +98,13 @@ class BoxHead(nn.Module):
         hidden = self.layers(pooled.flatten(1))
         embedding = self.embedding(hidden)
         return self.classes(embedding).float(), self.deltas(hidden).float(), embedding.float()
+
+    def describe(self, embedding: Float[Tensor, "n d"]) -> Float[Tensor, "n a"]:
+        """Return logits of ``ATTRIBUTES``, in float32; none where the head does not tell them."""
+        if self.attributes is None:
+            return embedding.new_zeros(len(embedding), 0)
+        logits: Tensor = self.attributes(embedding)
+        return logits.float()
 
 
 class MaskHead(nn.Module):
@@ -148,7 +160,7 @@ class RoIHeads(nn.Module):
         proposals: list[Proposals],
         targets: list[Targets],
     ) -> dict[str, Tensor]:
-        """Return the losses of class, box and mask.
+        """Return the losses of class, box, mask and attributes.
 
         Args:
             features: ``(B, C, Z, Y, X)`` per level.
@@ -157,8 +169,10 @@ class RoIHeads(nn.Module):
             targets: what is true, per image.
         """
         boxes, labels, gt_boxes, image, lesion = self._sample(proposals, targets)
-        logits, deltas, _ = self._classify(features, crops, boxes, image)
+        logits, deltas, embeddings = self._classify(features, crops, boxes, image)
         positive = labels != BACKGROUND
+        described = self.box_head.describe(embeddings[positive])
+        noted = _noted(targets, image[positive], lesion[positive])
         masks = self._mask_losses(
             features, crops, boxes[positive], image[positive], lesion[positive], targets
         )
@@ -167,6 +181,7 @@ class RoIHeads(nn.Module):
         return {
             "classes": class_loss(logits, labels),
             "box": box / (6 * max(1, len(wanted))),
+            "attributes": attribute_loss(described, noted[:, : described.shape[1]]),
             **masks,
         }
 
@@ -185,10 +200,11 @@ class RoIHeads(nn.Module):
         scores = 1 - probabilities[:, BACKGROUND]
         p_lung = probabilities[:, 1] / probabilities[:, 1:].sum(dim=1).clamp(min=1e-12)
         boxes = clip_boxes(decode_boxes(deltas, boxes), shape)
+        attributes = self.box_head.describe(embeddings).sigmoid()
         return [
             self._finish(
                 features, crops, i, boxes[image == i], scores[image == i],
-                p_lung[image == i], embeddings[image == i],
+                p_lung[image == i], embeddings[image == i], attributes[image == i],
             )
             for i in range(len(proposals))
         ]  # fmt: skip
@@ -202,6 +218,7 @@ class RoIHeads(nn.Module):
         scores: Float[Tensor, " n"],
         p_lung: Float[Tensor, " n"],
         embeddings: Float[Tensor, "n d"],
+        attributes: Float[Tensor, "n a"],
     ) -> Detections:
         sound = (scores >= self.config.min_score) & ((boxes[:, 3:] - boxes[:, :3]) > 0).all(dim=1)
         kept = torch.nonzero(sound).squeeze(1)
@@ -211,8 +228,9 @@ class RoIHeads(nn.Module):
         image = torch.full((len(kept),), number, device=boxes.device)
         masks = self._mask_logits(features, crops, mask_boxes, image).sigmoid()
         return Detections(
-            boxes[kept], scores[kept], p_lung[kept], embeddings[kept], mask_boxes, masks
-        )
+            boxes[kept], scores[kept], p_lung[kept], embeddings[kept], attributes[kept],
+            mask_boxes, masks,
+        )  # fmt: skip
 
     def _classify(
         self,
@@ -329,6 +347,15 @@ def class_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) ->
     return -chosen.sum() / max(1, len(labels))
 
 
+def attribute_loss(logits: Float[Tensor, "n a"], noted: Int[Tensor, "n a"]) -> Tensor:
+    """Binary cross-entropy over the attributes that somebody noted; 0 where nobody did."""
+    known = noted != UNKNOWN
+    losses = F.binary_cross_entropy_with_logits(
+        logits, noted.clamp(min=0).float(), reduction="none"
+    )
+    return (losses * known).sum() / known.sum().clamp(min=1)
+
+
 def soft_dice_loss(logits: Float[Tensor, "n m m m"], truth: Float[Tensor, "n m m m"]) -> Tensor:
     """One minus the soft Dice of each mask, averaged; ``truth`` may be fractions."""
     p = logits.sigmoid().flatten(1)
@@ -355,6 +382,14 @@ def _jitter(boxes: Float[Tensor, "n 6"], copies: int) -> Float[Tensor, "more 6"]
     center = (boxes[:, 3:] + boxes[:, :3]) / 2 + 0.1 * size * noise[0]
     half = size / 2 * (0.2 * noise[1]).exp()
     return torch.cat([center - half, center + half], dim=1)
+
+
+def _noted(
+    targets: list[Targets], image: Int[Tensor, " p"], lesion: Int[Tensor, " p"]
+) -> Int[Tensor, "p a"]:
+    """Return the attributes of the lesion of each positive."""
+    first = torch.tensor([0, *(len(t.boxes) for t in targets)], device=image.device).cumsum(0)
+    return torch.cat([t.attributes for t in targets])[first[image] + lesion]
 
 
 def _image_index(boxes: list[Float[Tensor, "_ 6"]]) -> Int[Tensor, " n"]:

@@ -12,6 +12,7 @@ longest_diameter_mm   largest distance between two surface voxels
 centroid_[xyz]_mm     centre of mass, LPS: x to Left, y to Posterior, z to Superior
 box_[xyz][12]_mm      extent of its box, LPS
 hu_*                  mean, std, p5, median and p95 of the HU inside its mask
+lytic ... cortical    probability of each look; empty where the weights do not tell
 ===================== ============================================================
 
 A scan without lesions gives the header alone.
@@ -21,7 +22,7 @@ import csv
 import io
 from pathlib import Path
 
-from osteomet.findings import Findings, Lesion
+from osteomet.findings import Findings, Lesion, LesionAttributes
 from osteomet.reporting.files import write_atomically
 
 AXES = ("x", "y", "z")
@@ -41,6 +42,7 @@ COLUMNS = (
     "hu_p5",
     "hu_median",
     "hu_p95",
+    *LesionAttributes.model_fields,
 )
 
 
@@ -69,4 +71,11 @@ def _measurements(lesion: Lesion) -> list[str | int]:
         f"{lesion.volume_ml:.4f}",
         *(f"{value:.2f}" for value in millimetres),
         *(f"{value:.1f}" for value in (hu.mean, hu.std, hu.p5, hu.median, hu.p95)),
+        *_looks(lesion),
     ]
+
+
+def _looks(lesion: Lesion) -> list[str]:
+    if lesion.attributes is None:
+        return [""] * len(LesionAttributes.model_fields)
+    return [f"{value:.4f}" for value in lesion.attributes.model_dump().values()]

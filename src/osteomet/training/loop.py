@@ -32,7 +32,7 @@ from osteomet.training.schedule import adamw, learning_rate, roi_weight
 from osteomet.training.state import Learner, Progress, save_state
 from osteomet.training.validation import Validation, seed_torch, validate
 
-ROI_LOSSES = frozenset({"classes", "box", "mask", "mask_dice"})
+ROI_LOSSES = frozenset({"classes", "box", "attributes", "mask", "mask_dice"})
 """Losses of the RoI heads, which wait for the RPN; the others count fully from the start."""
 
 SKIPPED_IN_A_ROW = 10

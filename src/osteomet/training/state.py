@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 
 from osteomet.checkpoint import load_into, replace_file
-from osteomet.config import Config, parse_config
+from osteomet.config import Config, parse_kept_config
 from osteomet.errors import CheckpointError, ConfigError
 from osteomet.training.ema import ExponentialMovingAverage
 
@@ -128,7 +128,7 @@ def resumed_config(path: Path, state: Mapping[str, Any], config: Config) -> Conf
         CheckpointError: names the settings that differ.
     """
     try:
-        saved = parse_config(state["config"], str(path))
+        saved = parse_kept_config(state["config"], str(path))
     except ConfigError as error:
         raise CheckpointError(f"{error}; resume with the osteomet that wrote it") from error
     before, now = _flat(saved.model_dump()), _flat(config.model_dump())
