@@ -80,16 +80,25 @@ Read the files in the order of the data flow; each line is one step::
 
     simulate/settings.py              priors of a simulated cohort
     simulate/primaries.py             how the metastases of each primary look
+    simulate/ceiling.py               how well the primary can be told at all
     simulate/anatomy.py               organs and bones of a field of view
     simulate/bones.py                 vertebrae, ribs, sacrum, hips
     simulate/shapes.py                signed distances to shapes
     simulate/noise.py                 random fields
     simulate/phantom.py               a patient without lesions, in HU
-    simulate/lesions.py               metastases grown in bone
-    simulate/benign.py                findings that resemble them
-    simulate/scanner.py               sampling, blur and noise of two centres
+    simulate/lesions.py               shapes that grow in bone
+    simulate/metastases.py            how they change it
+    simulate/fractures.py             vertebrae that collapse, bones that break
+    simulate/benign.py                findings that resemble metastases
+    simulate/implants.py              metal, cement and lime
+    simulate/artefacts.py             noise and beam hardening along rays
+    simulate/quantum_noise.py         noise of one slice
+    simulate/scanner.py               how two centres scan
     simulate/patient.py               one seed -> one patient and the truth
+    simulate/enrolment.py             who is in a cohort
     simulate/cohort.py                a folder of patients
+    simulate/hosts.py                 bone and noise of a real CT
+    simulate/insert.py                metastases in a real CT
 
     models/layers.py                  what backbone, neck and heads share
     models/backbones/feature_levels.py  what every backbone is: images -> feature levels

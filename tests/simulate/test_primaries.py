@@ -7,7 +7,6 @@ from osteomet.simulate.primaries import (
     LUNG,
     OTHERS,
     LesionType,
-    attainable_auc,
     draw_age_and_sex,
     draw_appearances,
     draw_count,
@@ -62,7 +61,3 @@ def test_counts_of_lesions():
     assert np.mean(counts == 0) == pytest.approx(0.15, abs=0.03)
     assert np.median(counts[counts > 0]) == 3
     assert counts.max() == 12
-
-
-def test_attainable_auc_leaves_the_primary_uncertain():
-    assert 0.90 < attainable_auc(SimulationConfig(), patients=4000) < 0.96

@@ -1,13 +1,16 @@
 import csv
 import hashlib
+from collections import Counter
 
 import pytest
 
 from osteomet.data.manifest import read_cohort
 from osteomet.errors import ConfigError
+from osteomet.findings import PrimaryTumour
 from osteomet.io.volumes import read_labels, read_volume
 from osteomet.simulate import SimulationConfig, write_cohort
-from osteomet.simulate.cohort import _split
+from osteomet.simulate.cohort import write_patients
+from osteomet.simulate.enrolment import enrol_centres, lung_of, side_of
 
 TINY = SimulationConfig(field_mm=(40.0, 42.0), lesion_free_share=0.0)
 
@@ -84,6 +87,43 @@ def test_shares_that_do_not_sum_to_one_are_refused(tmp_path):
 
 
 def test_splits_hold_their_share():
-    drawn = [_split(k, {"train": 0.6, "test": 0.4}) for k in range(100)]
+    drawn = [side_of(k, {"train": 0.6, "test": 0.4}) for k in range(100)]
 
     assert 58 <= drawn.count("train") <= 62
+
+
+def test_two_centres_have_the_numbers_of_the_paper():
+    patients = enrol_centres({"A": 106, "B": 265}, seed=0)
+
+    found = Counter((one.centre, one.is_lung) for one in patients)
+    assert found == {("A", True): 56, ("A", False): 50, ("B", True): 89, ("B", False): 176}
+    assert len({one.seed for one in patients}) == len({one.patient_id for one in patients}) == 371
+
+
+def test_splits_hold_their_share_within_centre_and_primary():
+    patients = enrol_centres({"A": 106, "B": 265}, 0, {"train": 0.7, "val": 0.15, "test": 0.15})
+
+    for centre, is_lung in (("A", True), ("A", False), ("B", True), ("B", False)):
+        group = [p.split for p in patients if (p.centre, p.is_lung) == (centre, is_lung)]
+        assert group.count("train") / len(group) == pytest.approx(0.7, abs=0.03)
+
+
+def test_more_patients_of_a_centre_begin_with_the_fewer():
+    assert lung_of("B", 40)[:25] == lung_of("B", 25)
+    assert enrol_centres({"A": 9}, 1)[:4] == enrol_centres({"A": 4}, 1)
+
+
+@pytest.mark.parametrize("counts", [{"C": 3}, {"A": -1}])
+def test_impossible_centres_are_refused(counts):
+    with pytest.raises(ConfigError):
+        enrol_centres(counts, 0)
+
+
+def test_cohort_of_two_centres_is_one_that_training_reads(tmp_path):
+    patients = enrol_centres({"A": 1, "B": 2}, 3)
+
+    cohort = read_cohort(write_patients(tmp_path, patients, TINY))
+
+    assert [case.centre for case in cohort.cases] == ["A", "B", "B"]
+    lung = [case.primary is PrimaryTumour.LUNG for case in cohort.cases]
+    assert lung == [one.is_lung for one in patients]

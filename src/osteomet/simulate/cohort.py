@@ -5,15 +5,14 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from osteomet.errors import ConfigError
 from osteomet.io.volumes import write_labels, write_volume
+from osteomet.simulate.enrolment import Enrolment, enrol
 from osteomet.simulate.patient import LesionTruth, SimulatedPatient, simulate_patient
 from osteomet.simulate.settings import SIMULATION_VERSION, SimulationConfig
 
@@ -23,10 +22,8 @@ COLUMNS = (
 )  # fmt: skip
 LESION_COLUMNS = (
     "label", "type", "volume_ml", "diameter_mm", "region", "bone", "expansile", "cortical",
+    "fracture", "soft_tissue",
 )  # fmt: skip
-DEFAULT_SPLITS = {"train": 0.7, "val": 0.15, "test": 0.15}
-
-GOLDEN = (5**0.5 - 1) / 2
 
 Row = dict[str, str]
 
@@ -36,14 +33,13 @@ class _Case:
     """What a worker needs to write one patient."""
 
     folder: Path
-    patient_id: str
-    seed: int
-    split: str
+    who: Enrolment
     config: SimulationConfig
 
     def fingerprint(self) -> str:
         """Return a text that changes with whatever changes the patient's files."""
-        text = f"{SIMULATION_VERSION} {self.seed} {self.config.model_dump_json()}"
+        who = f"{self.who.seed} {self.who.centre} {self.who.is_lung}"
+        text = f"{SIMULATION_VERSION} {who} {self.config.model_dump_json()}"
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -55,13 +51,7 @@ def write_cohort(
     workers: int = 1,
     splits: Mapping[str, float] | None = None,
 ) -> Path:
-    """Write simulated patients and the table that lists them.
-
-    Per patient: ``images/<id>.nii`` in HU, ``masks/<id>.nii.gz`` with one value per
-    lesion, ``lesions/<id>.csv`` with their attributes and ``cases/<id>.json``, written
-    last. A patient whose case file was made from the same seed, settings and version is
-    kept, so an interrupted run goes on where it stopped. Patients do not depend on
-    ``count`` or ``workers``: a larger cohort begins with the smaller one.
+    """Write patients whose centre and primary are drawn; see ``write_patients``.
 
     Args:
         folder: made if absent.
@@ -77,74 +67,85 @@ def write_cohort(
     Raises:
         ConfigError: the shares of the splits do not sum to 1, or a number is negative.
     """
-    shares = dict(DEFAULT_SPLITS if splits is None else splits)
-    if not shares or min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
-        raise ConfigError(
-            f"the splits {shares} do not sum to 1; give each split its share of the patients"
-        )
-    if count < 0 or seed < 0 or workers < 1:
-        raise ConfigError(
-            f"count {count}, seed {seed}, workers {workers}; expected count and seed of at "
-            "least 0 and at least 1 worker"
-        )
-    for name in ("images", "masks", "lesions", "cases"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    cases = [
-        _Case(
-            folder, f"sim{seed}-{k:05d}", _patient_seed(seed, k), _split(k, shares),
-            config or SimulationConfig(),
-        )
-        for k in range(count)
-    ]  # fmt: skip
-    if workers == 1 or count < 2:
+    return write_patients(folder, enrol(count, seed, splits), config, workers)
+
+
+def write_patients(
+    folder: Path,
+    patients: Sequence[Enrolment],
+    config: SimulationConfig | None = None,
+    workers: int = 1,
+) -> Path:
+    """Write simulated patients and the table that lists them.
+
+    Per patient: ``images/<id>.nii`` in HU, ``masks/<id>.nii.gz`` with one value per
+    lesion, ``lesions/<id>.csv`` with their attributes and ``cases/<id>.json``, written
+    last. A patient whose case file was made from the same seed, settings and version is
+    kept, so an interrupted run goes on where it stopped. Patients do not depend on each
+    other or on ``workers``: a larger cohort begins with the smaller one.
+
+    Args:
+        folder: made if absent.
+        patients: who they are; none gives an empty table.
+        config: the priors; the defaults if None.
+        workers: processes to use.
+
+    Returns:
+        ``folder/cohort.csv``; its paths are relative to ``folder``.
+
+    Raises:
+        ConfigError: there are no workers.
+    """
+    if workers < 1:
+        raise ConfigError(f"{workers} workers; expected at least 1")
+    make_folders(folder)
+    cases = [_Case(folder, who, config or SimulationConfig()) for who in patients]
+    if workers == 1 or len(cases) < 2:
         rows = [_write_case(case) for case in cases]
     else:
         # A fresh interpreter per worker: forking after numba or torch started threads hangs.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, count), mp_context=context) as pool:
+        with ProcessPoolExecutor(min(workers, len(cases)), mp_context=context) as pool:
             rows = list(pool.map(_write_case, cases))
+    return write_rows(folder, rows)
+
+
+def make_folders(folder: Path) -> None:
+    """Make the folders of a cohort."""
+    for name in ("images", "masks", "lesions", "cases"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
+def write_rows(folder: Path, rows: Sequence[Row]) -> Path:
+    """Write ``cohort.csv`` and return it."""
     table = folder / "cohort.csv"
     _replace(table, lambda path: _write_table(path, COLUMNS, rows))
     return table
 
 
-def _patient_seed(seed: int, k: int) -> int:
-    return int(np.random.SeedSequence([seed, k]).generate_state(1, np.uint64)[0])
-
-
-def _split(k: int, shares: Mapping[str, float]) -> str:
-    # The golden ratio spreads the splits evenly over any run of patients.
-    position, reached = (0.5 + k * GOLDEN) % 1.0, 0.0
-    for name, share in shares.items():
-        reached += share
-        if position < reached:
-            return name
-    return list(shares)[-1]
-
-
 def _write_case(case: _Case) -> Row:
-    marker = case.folder / "cases" / f"{case.patient_id}.json"
-    found = _finished(case, marker)
+    who = case.who
+    found = finished_row(case.folder, who.patient_id, case.fingerprint())
     if found is None:
-        found = _write_patient(case, simulate_patient(case.seed, case.config))
-        stored = {"fingerprint": case.fingerprint(), "row": found}
-        _replace(marker, lambda path: path.write_text(json.dumps(stored, indent=1)))
-    return {**found, "split": case.split}
+        patient = simulate_patient(who.seed, case.config, centre=who.centre, is_lung=who.is_lung)
+        found = write_scan(case.folder, who.patient_id, case.fingerprint(), patient)
+    return {**found, "split": who.split}
 
 
-def _finished(case: _Case, marker: Path) -> Row | None:
+def finished_row(folder: Path, patient_id: str, fingerprint: str) -> Row | None:
+    """Return the row of a patient that is complete and was made from the same inputs."""
     try:
-        stored = json.loads(marker.read_text())
+        stored = json.loads((folder / "cases" / f"{patient_id}.json").read_text())
         row: Row = stored["row"]
-        files = [case.folder / row[name] for name in ("image", "mask", "lesions")]
+        files = [folder / row[name] for name in ("image", "mask", "lesions")]
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    same = stored.get("fingerprint") == case.fingerprint()
+    same = stored.get("fingerprint") == fingerprint
     return row if same and all(path.is_file() for path in files) else None
 
 
-def _write_patient(case: _Case, patient: SimulatedPatient) -> Row:
-    name = case.patient_id
+def write_scan(folder: Path, name: str, fingerprint: str, patient: SimulatedPatient) -> Row:
+    """Write the files of one patient, the case file last, and return its row without a split."""
     row = {
         "patient_id": name,
         "image": f"images/{name}.nii",
@@ -152,16 +153,24 @@ def _write_patient(case: _Case, patient: SimulatedPatient) -> Row:
         "centre": patient.centre,
         "primary": patient.primary.value,
         "scan_id": f"{name}-ct",
-        "age": str(patient.age),
+        "age": "" if patient.age is None else str(patient.age),
         "sex": patient.sex,
         "mask_kind": "instance",
         "lesions": f"lesions/{name}.csv",
     }
     mask = patient.volume.with_voxels(patient.instances)
-    write_volume(case.folder / row["image"], patient.volume)
-    write_labels(case.folder / row["mask"], mask)
+    write_volume(folder / row["image"], patient.volume)
+    write_labels(folder / row["mask"], mask)
     lesions = [_lesion_row(lesion) for lesion in patient.lesions]
-    _replace(case.folder / row["lesions"], lambda path: _write_table(path, LESION_COLUMNS, lesions))
+    _replace(folder / row["lesions"], lambda path: _write_table(path, LESION_COLUMNS, lesions))
+    stored = {
+        "fingerprint": fingerprint,
+        "row": row,
+        "tumour": patient.tumour,
+        "mimics": list(patient.mimics),
+    }
+    case_file = folder / "cases" / f"{name}.json"
+    _replace(case_file, lambda path: path.write_text(json.dumps(stored, indent=1)))
     return row
 
 
@@ -171,10 +180,12 @@ def _lesion_row(lesion: LesionTruth) -> Row:
         "type": lesion.type.value,
         "volume_ml": f"{lesion.volume_ml:.4f}",
         "diameter_mm": f"{lesion.diameter_mm:.2f}",
-        "region": lesion.region.value,
+        "region": "" if lesion.region is None else lesion.region.value,
         "bone": lesion.bone,
         "expansile": str(int(lesion.expansile)),
         "cortical": str(int(lesion.cortical)),
+        "fracture": str(int(lesion.fracture)),
+        "soft_tissue": str(int(lesion.soft_tissue)),
     }
 
 
@@ -187,7 +198,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _write_table(path: Path, columns: tuple[str, ...], rows: list[Row]) -> None:
+def _write_table(path: Path, columns: tuple[str, ...], rows: Sequence[Row]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()

@@ -1,4 +1,4 @@
-"""Metastases and the benign findings that resemble them, grown inside a phantom's bone."""
+"""Shapes of metastases and of the benign findings that resemble them, grown in bone."""
 
 import math
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from jaxtyping import Int
 from scipy import ndimage
 
 from osteomet.simulate.bones import Part
-from osteomet.simulate.noise import Field, smooth, textured
+from osteomet.simulate.noise import Field, smooth
 from osteomet.simulate.phantom import Phantom
-from osteomet.simulate.primaries import Appearance, LesionType
+from osteomet.simulate.primaries import Appearance
 from osteomet.simulate.settings import SimulationConfig
 
 PLACES = {
@@ -27,6 +27,9 @@ PLACES = {
     Part.HUMERUS: 0.3,
 }
 """How often a metastasis settles in a voxel of each kind of bone."""
+
+METAL_HU = 1700.0
+"""Metal and cement: denser than any bone, and nothing grows into them."""
 
 Window = tuple[slice, slice, slice]
 
@@ -110,7 +113,7 @@ def grow_blob(
         return None
     near = ndimage.binary_dilation(pieces == own, iterations=3)
     inward = np.where(near, (level - field) * radius, -radius).astype(np.float32)
-    inward[(pieces != own) & (inward > 0)] = -radius
+    inward[((pieces != own) & (inward > 0)) | (phantom.hu[window] > METAL_HU)] = -radius
     return Blob(window, inward, centre, diameter_mm, Part(int(phantom.part[tuple(centre)])))
 
 
@@ -176,60 +179,3 @@ def _roundness(
     fine = smooth(rng, shape, tuple(np.maximum(0.22 * radius, 1.2) / phantom.spacing))
     field += rng.uniform(0.08, 0.2) * lobes + rng.uniform(0.02, 0.07) * fine
     return field
-
-
-def add_metastasis(
-    rng: np.random.Generator, phantom: Phantom, blob: Blob, appearance: Appearance
-) -> None:
-    """Change the phantom's HU where a metastasis grows."""
-    if appearance.type is LesionType.SCLEROTIC:
-        _densify(rng, phantom, blob, blob.fade(rng.uniform(1.2, 4.0)))
-    elif appearance.type is LesionType.LYTIC:
-        _destroy(rng, phantom, blob, appearance, blob.fade(rng.uniform(1.0, 3.5)))
-    else:
-        # Dense and destroyed parts lie beside each other.
-        scale = max(0.5 * blob.diameter_mm / 2, 2.0)
-        halves = smooth(rng, blob.inward.shape, tuple(scale / phantom.spacing))
-        dense = np.clip(0.5 + 1.2 * (halves - np.median(halves)), 0, 1).astype(np.float32)
-        # What has grown out of the bone is soft: new bone needs bone.
-        dense *= phantom.bone[blob.window] < 0
-        fade = blob.fade(rng.uniform(1.0, 3.5))
-        _destroy(rng, phantom, blob, appearance, fade * (1 - dense))
-        _densify(rng, phantom, blob, fade * dense)
-
-
-def _destroy(
-    rng: np.random.Generator,
-    phantom: Phantom,
-    blob: Blob,
-    appearance: Appearance,
-    fade: Field,
-) -> None:
-    # Tumour replaces marrow; trabeculae and cortex may be left.
-    window = blob.window
-    tissue = rng.uniform(20, 80) + 6 * textured(rng, fade.shape, tuple(2.0 / phantom.spacing))
-    aggressive = appearance.expansile or appearance.cortical
-    left_over = 0.0 if aggressive else 0.5 * rng.beta(1.1, 2.5)
-    # Cortex is spared in places; a large lesion spares little.
-    spared = 0.0 if aggressive else rng.choice([0.2, 0.6, 1.0]) * min(1.0, 16.0 / blob.diameter_mm)
-    holes = smooth(rng, fade.shape, tuple(5.0 / phantom.spacing))
-    spared = spared * np.clip(0.75 + 0.6 * holes, 0, 1).astype(np.float32)
-    share = fade * (1 - left_over) * (1 - spared * phantom.cortex[window])
-    hu = phantom.hu[window]
-    hu += share * (tissue - hu)
-    if appearance.expansile and rng.random() < 0.6:
-        # A broken shell of new bone around the part outside.
-        shell = np.exp(-((blob.inward - 0.4) ** 2) / 0.5) * (phantom.bone[window] > -0.5)
-        gaps = smooth(rng, fade.shape, tuple(6.0 / phantom.spacing)) > rng.uniform(-0.6, 0.6)
-        hu += shell * gaps * np.maximum(rng.uniform(250, 600) - hu, 0)
-
-
-def _densify(rng: np.random.Generator, phantom: Phantom, blob: Blob, fade: Field) -> None:
-    # New bone fills the marrow, cloudily.
-    window = blob.window
-    peak = phantom.marrow_hu + 120 + 850 * rng.beta(1.1, 1.9)
-    clouds = smooth(rng, fade.shape, tuple(3.5 / phantom.spacing))
-    grain = textured(rng, fade.shape, tuple(0.8 / phantom.spacing))
-    target = np.clip(peak * (1 + 0.2 * clouds + 0.08 * grain), None, 1300)
-    hu = phantom.hu[window]
-    hu += fade * (phantom.bone[window] < 0.4) * np.maximum(target - hu, 0)
