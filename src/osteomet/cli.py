@@ -142,7 +142,7 @@ def export(
 
 
 @app.command()
-def train(
+def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     cohort: CohortFile,
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
     config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
@@ -152,6 +152,10 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
     device: Device = "auto",
     processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    hard_places: Annotated[
+        Path | None,
+        typer.Option(help="predictions of the training scans: learn what they got wrong"),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="section.key=value, any number of times")
     ] = None,
@@ -167,6 +171,7 @@ def train(
         resume=resume,
         device=device,
         processes=processes,
+        hard_places=hard_places,
         provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
         console=console,
     )

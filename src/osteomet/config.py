@@ -308,7 +308,8 @@ class DataConfig(Section):
     lesion_fraction: Fraction = 0.7
     """Share of patches centred near a lesion; the rest are background."""
     hard_background_fraction: Fraction = 0.5
-    """Share of background patches at a place that resembles a lesion; others: any bone."""
+    """Share of background patches at a false positive of an earlier model, where its predictions
+    are given (``osteomet train --hard-places``); the others fall anywhere with bone."""
     min_visible_fraction: Fraction = 0.3
     """A lesion cut by the border trains if at least this share of it is inside; less is ignored."""
     val_patches: Count = 32
@@ -435,7 +436,6 @@ def parse_config(content: dict[str, Any], where: str) -> Config:
 
 ADDED_SETTINGS: dict[str, Any] = {
     "model.losses.attributes": 0.0,
-    "data.hard_background_fraction": 0.0,
 }
 """Settings added since weights are kept in files, with the value that acts as if they were not
 there: older weights mean this one, whatever the default has become."""

@@ -1,6 +1,5 @@
 """Patches: determinism, where lesions fall, and targets that fit their image."""
 
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +11,10 @@ from scipy import ndimage
 
 from osteomet.config import Config
 from osteomet.data.manifest import MaskKind
-from osteomet.data.patches import Patch, PatchLoader, PatchSampler, validation_patches
+from osteomet.data.patches import Patch, PatchSampler, validation_patches
 from osteomet.data.preprocess import normalise
 from osteomet.data.store import Store, build_store
-from osteomet.errors import ConfigError, InputError
+from osteomet.errors import InputError
 from osteomet.findings import PrimaryTumour
 from osteomet.io.volumes import write_labels
 from osteomet.structures import LUNG, METASTASIS, OTHER, Targets
@@ -57,7 +56,7 @@ def same(a: Patch, b: Patch) -> bool:
 
 
 def alike(a: Targets, b: Targets) -> bool:
-    names = ("boxes", "labels", "instances", "instance_ids", "ignore_boxes")
+    names = ("boxes", "labels", "instances", "instance_ids", "ignore_boxes", "attributes")
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
@@ -69,65 +68,6 @@ def test_a_patch_depends_on_seed_and_index_alone(store: Store) -> None:
     other = PatchSampler(store, FULL, seed=4)
     assert not any(same(other.sample(index), forwards[index]) for index in range(8))
     PatchSampler(store, FULL, seed=-1).sample(0)
-
-
-@pytest.mark.parametrize("workers", [0, 1, 3])
-def test_workers_and_resuming_change_nothing(store: Store, workers: int) -> None:
-    sampler = PatchSampler(store, FULL, seed=0)
-    expected = [sampler.sample(index) for index in range(10)]
-    for start in (0, 3):
-        with PatchLoader(sampler, batch_size=2, start_step=start, workers=workers) as loader:
-            for step in range(start, 5):
-                batch = next(loader)
-                assert batch.step == step
-                assert batch.images.shape == (2, 1, 32, 32, 32)
-                for k in range(2):
-                    assert torch.equal(batch.images[k], expected[2 * step + k].image)
-                    assert alike(batch.targets[k], expected[2 * step + k].targets)
-
-
-def test_processes_share_each_batch(store: Store) -> None:
-    sampler = PatchSampler(store, FULL, seed=0)
-    for rank in range(2):
-        with PatchLoader(sampler, 4, start_step=1, rank=rank, processes=2) as loader:
-            images = [next(loader).images for _ in range(2)]
-        for step, of_rank in enumerate(images, start=1):
-            assert len(of_rank) == 2
-            for k in range(2):
-                assert torch.equal(of_rank[k], sampler.sample(4 * step + rank + 2 * k).image)
-
-
-def test_a_batch_that_processes_cannot_share_is_refused(store: Store) -> None:
-    with pytest.raises(
-        ConfigError, match="batch_size is 3; expected a multiple of the 2 processes"
-    ):
-        PatchLoader(PatchSampler(store, FULL, seed=0), 3, processes=2)
-
-
-def patch_threads() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("osteomet-patches")]
-
-
-def test_threads_end_when_the_loop_does(store: Store) -> None:
-    sampler = PatchSampler(store, FULL, seed=0)
-    with PatchLoader(sampler, batch_size=2, workers=2) as loader:
-        next(loader)
-        assert patch_threads()
-    assert patch_threads() == []
-
-
-def test_an_error_in_a_thread_arrives_in_order(store: Store) -> None:
-    class Failing(PatchSampler):
-        def sample(self, index: int) -> Patch:
-            if index == 3:
-                raise InputError("the disk is gone")
-            return super().sample(index)
-
-    with PatchLoader(Failing(store, FULL, seed=0), batch_size=2, workers=2) as loader:
-        next(loader)
-        with pytest.raises(InputError, match="the disk is gone"):
-            next(loader)
-    assert patch_threads() == []
 
 
 def test_flips_keep_image_and_targets_together(store: Store) -> None:
@@ -313,6 +253,37 @@ def test_patches_without_a_lesion_to_look_at_fall_on_bone(store: Store) -> None:
     sampler = PatchSampler(store, config, seed=0)
     assert {sampler.sample(i).scan_id for i in range(30)} == {"a", "b1", "b2", "healthy"}
     assert all((sampler.sample(i).image > 200).any() for i in range(10))
+
+
+def test_hard_backgrounds_have_their_share(store: Store) -> None:
+    config = CONFIG.updated({"data.lesion_fraction": 0.2, "data.hard_background_fraction": 0.25})
+    places = {
+        "a": [[10.0, 30, 20, 16, 38, 26], [40.0, 5, 5, 44, 10, 9]],
+        "b2": [[9.0] * 3 + [25.0] * 3],
+    }
+    boxes = {scan: np.array(of_scan) for scan, of_scan in places.items()}
+    sampler = PatchSampler(store, config, seed=0, hard_places=boxes)
+    drawn = [sampler._choose(np.random.default_rng(index)) for index in range(600)]
+    hard = [
+        (scan.case.scan_id, target.tolist())
+        for scan, target in drawn
+        if target.tolist() in places.get(scan.case.scan_id, [])
+    ]
+    assert len(hard) / 600 == pytest.approx(0.8 * 0.25, abs=0.05)
+    assert sum(scan == "a" for scan, _ in hard) / len(hard) == pytest.approx(0.5, abs=0.15)
+    assert {tuple(box) for _, box in hard} == {tuple(b) for of in places.values() for b in of}
+
+
+def test_patches_hold_the_hard_background(store: Store) -> None:
+    config = FLIPPED.updated({"data.lesion_fraction": 0.0, "data.hard_background_fraction": 1.0})
+    box = np.array([10.0, 30, 20, 16, 38, 26])
+    sampler = PatchSampler(store, config, seed=0, hard_places={"a": box[None]})
+    for index in range(20):
+        patch = sampler.sample(index)
+        assert patch.scan_id == "a"
+        low = np.array(patch.center_zyx) - 16
+        assert (low <= box[:3]).all()
+        assert (box[3:] <= low + 32).all()
 
 
 def test_validation_patches_are_fixed_and_not_augmented(store: Store) -> None:

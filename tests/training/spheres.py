@@ -9,7 +9,8 @@ import torch
 from lightning_fabric import Fabric
 
 from osteomet.config import Config, parse_config
-from osteomet.data.patches import Batch, Patch
+from osteomet.data.loader import Batch
+from osteomet.data.patches import Patch
 from osteomet.structures import ATTRIBUTES, UNKNOWN, Targets
 from osteomet.training.loop import Trainer, TrainingData, make_fabric
 from osteomet.training.run_folder import RunFolder

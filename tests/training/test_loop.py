@@ -14,7 +14,7 @@ import torch
 from spheres import cpu, sphere_data, tiny_config, trainer
 
 from osteomet.checkpoint import load_into, load_weights
-from osteomet.data.patches import Batch
+from osteomet.data.loader import Batch
 from osteomet.errors import CheckpointError, ConfigError, TrainingError
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.logs import TrainingLogs

@@ -11,8 +11,9 @@ import torch
 
 from osteomet.checkpoint import load_weights
 from osteomet.config import Config, load_config
+from osteomet.data.loader import PatchLoader
 from osteomet.data.manifest import read_cohort
-from osteomet.data.patches import PatchLoader, PatchSampler
+from osteomet.data.patches import PatchSampler
 from osteomet.data.store import build_store
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.simulate import SimulationConfig

@@ -92,6 +92,23 @@ def test_interrupted_run_goes_on_with_the_same_patches(
     assert _losses(tmp_path) == _losses(run)
 
 
+def test_hard_places_are_part_of_what_a_run_depends_on(
+    cohort: Path, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config().updated({"data.lesion_fraction": 0.0})
+    with pytest.raises(InputError, match=r"findings\.json: is missing"):
+        train(cohort, config, tmp_path / "none", hard_places=tmp_path, device="cpu")
+    boxes = np.array([[12.0, 12, 12, 20, 20, 20]])
+    monkeypatch.setattr(
+        "osteomet.training.run.false_positives",
+        lambda folder, scans: {scan.case.scan_id: boxes for scan in scans},
+    )
+    train(cohort, config, tmp_path / "run", hard_places=tmp_path, device="cpu")
+    assert _losses(tmp_path / "run") != _losses(run)
+    with pytest.raises(CheckpointError, match="and the same --hard-places"):
+        train(cohort, config, tmp_path / "run", resume=True, device="cpu")
+
+
 class _StopAfterThree:
     def __init__(self) -> None:
         self.asked = 0

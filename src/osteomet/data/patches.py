@@ -1,36 +1,29 @@
 """Patches to train and validate on, each a function of (seed, index) alone.
 
 Workers, their number, and resuming change nothing. A patch first draws a patient, all alike,
-then a scan, then a place: near a lesion, or anywhere with bone.
+then a scan, then a place: near a lesion, at a false positive of an earlier model if there are
+any, or anywhere with bone.
 
 A lesion cut by the border trains, with the box and mask of its visible part, if at least
 ``data.min_visible_fraction`` of it is inside; less is a box to ignore. Its voxels stay in the
 instance map, since they are lesion whatever the share.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int16
-from scipy import ndimage
+from jaxtyping import Float, Float32, Int16, Int64
 from torch import Tensor
 
 from osteomet.config import AugmentConfig, Config
 from osteomet.data.attributes import NotedAttributes
-from osteomet.data.augment import (
-    IntensityAugmentation,
-    Placement,
-    draw_matrix,
-    sample_image,
-    sample_instances,
-)
-from osteomet.data.store import Store, StoredScan
-from osteomet.errors import ConfigError, InputError
+from osteomet.data.augment import Boxes, Placement, draw_intensities, draw_matrix
+from osteomet.data.hard_places import lesion_boxes
+from osteomet.data.render import NO_CHANGE, Renderer, Window
+from osteomet.data.store import Store, StoredLesion, StoredScan
+from osteomet.errors import InputError
 from osteomet.findings import PrimaryTumour
 from osteomet.structures import LUNG, METASTASIS, OTHER, Targets
 
@@ -47,9 +40,6 @@ and hard to see, come more often."""
 BORDER_SHARE = 0.25
 BORDER_VOX = 4.0
 """A chosen lesion's middle keeps this share of its size, and so many voxels, from the border."""
-
-BATCHES_AHEAD = 2
-"""Batches prepared before they are asked for."""
 
 VALIDATION_KEY = 1
 """Keeps validation patches apart from training patches of the same seed."""
@@ -74,25 +64,29 @@ class Patch:
         center_zyx: its middle, in voxel edges of that scan's model grid.
     """
 
-    image: Float[Tensor, "1 z y x"]
+    image: Float32[Tensor, "1 z y x"]
     targets: Targets
     scan_id: str
     center_zyx: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """Patches of one training step.
+class Draft:
+    """A patch that is read and drawn, and not made yet.
 
     Attributes:
-        step: which one; the sampler's indices are ``step * b`` to ``step * b + b - 1``.
-        images: ``(b, 1, z, y, x)``.
-        targets: one per image.
+        window: its voxels and what shall be done to them.
+        scan: where it is from.
+        lesions: of the scan, those with a mask in the window, in the window's order.
     """
 
-    step: int
-    images: Float[Tensor, "b 1 z y x"]
-    targets: list[Targets]
+    window: Window
+    scan: StoredScan
+    lesions: tuple[StoredLesion, ...]
+
+    def pinned(self) -> "Draft":
+        """Return the same draft in memory from which a GPU copies without being waited for."""
+        return replace(self, window=self.window.pinned())
 
 
 class PatchSampler:
@@ -103,55 +97,86 @@ class PatchSampler:
         config: sections preprocess, data and augment are used.
         seed: of all patches.
         augment: False gives patches as they are in the scan.
+        hard_places: boxes of false positives of an earlier model, by scan_id.
 
     Raises:
         InputError: the store has no scans.
     """
 
-    def __init__(self, store: Store, config: Config, seed: int, *, augment: bool = True) -> None:
+    def __init__(
+        self,
+        store: Store,
+        config: Config,
+        seed: int,
+        *,
+        augment: bool = True,
+        hard_places: Mapping[str, Boxes] | None = None,
+    ) -> None:
         if not store.scans:
             raise InputError("there are no scans to take patches from; expected at least one")
         self.config = config
         self._seed = seed % 2**64  # a negative one is a seed too
         self._augment = config.augment if augment else NO_AUGMENTATION
         self._key = 0 if augment else VALIDATION_KEY
-        shape = config.data.patch_size
-        self._intensity = (
-            IntensityAugmentation(
-                self._augment, config.preprocess.spacing_mm, shape, config.preprocess.window_hu
-            )
-            if self._augment.intensity_probability + self._augment.thick_slices_probability > 0
-            else None
-        )
+        self._hard_places = hard_places or {}
         self._attributes = NotedAttributes(store.scans)
         self._patients = _by_patient(store.scans)
-        self._with_lesions = _by_patient([scan for scan in store.scans if len(_lesion_boxes(scan))])
+        self._with_lesions = _by_patient([scan for scan in store.scans if len(lesion_boxes(scan))])
+        self._with_hard_places = _by_patient(
+            [scan for scan in store.scans if scan.case.scan_id in self._hard_places]
+        )
+        self._render = Renderer(config, torch.device("cpu"))
 
     def sample(self, index: int) -> Patch:
-        """Return patch ``index``, at least 0: the same one wherever it is asked for."""
+        """Return patch ``index``, at least 0, on the CPU: the same one wherever it is asked for."""
+        return self.finish([self.draft(index)], self._render)[0]
+
+    def draft(self, index: int) -> Draft:
+        """Draw patch ``index`` and read its voxels, all of it that needs no device."""
         rng = np.random.default_rng((self._key, self._seed, index))
         matrix, aligned = draw_matrix(self._augment, rng)
         scan, target = self._choose(rng)
         placement = self._place(scan, target, matrix, aligned, rng)
-        hu = sample_image(scan.read_hu(*placement.source_box()), placement)
-        if self._intensity is not None:
-            hu = self._intensity(hu, rng)
-        z, y, x = placement.center.tolist()
-        image = torch.from_numpy(self._normalise(hu))[None]
-        return Patch(image, self._targets(scan, placement), scan.case.scan_id, (z, y, x))
+        change = NO_CHANGE
+        if self._augment.intensity_probability + self._augment.thick_slices_probability > 0:
+            spacing, voxels = self.config.preprocess.spacing_mm, int(np.prod(placement.shape))
+            change = draw_intensities(self._augment, spacing, voxels, rng)
+        instances, present = scan.read_instances(*placement.source_box())
+        lesions = tuple(lesion for lesion in scan.lesions if lesion.instance_id in present)
+        window = Window(
+            hu=_own(scan.read_hu(*placement.source_box())),
+            instances=_own(instances) if lesions else None,
+            placement=placement,
+            change=change,
+            ids=np.array([lesion.instance_id for lesion in lesions], dtype=np.int64),
+            scan_boxes=np.array([lesion.box for lesion in lesions]).reshape(-1, 6),
+        )
+        return Draft(window, scan, lesions)
+
+    def finish(self, drafts: Sequence[Draft], render: Renderer) -> list[Patch]:
+        """Make patches of at least one draft, on the device of ``render``."""
+        made = render([draft.window for draft in drafts])
+        patches = []
+        for k, draft in enumerate(drafts):
+            z, y, x = draft.window.placement.center.tolist()
+            targets = self._targets(draft, made.instances[k], made.voxels[k], made.boxes[k])
+            patches.append(Patch(made.images[k], targets, draft.scan.case.scan_id, (z, y, x)))
+        return patches
 
     def _choose(self, rng: np.random.Generator) -> tuple[StoredScan, Float[np.ndarray, " 6"]]:
-        """Draw a scan and a box near which to look: a lesion's, or a point in bone."""
-        near_lesion = rng.random() < self.config.data.lesion_fraction
-        near_lesion = near_lesion and len(self._with_lesions) > 0
-        patients = self._with_lesions if near_lesion else self._patients
-        scans = patients[int(rng.integers(len(patients)))]
-        scan = scans[int(rng.integers(len(scans)))]
-        if near_lesion:
-            boxes = _lesion_boxes(scan)
+        """Draw a scan and a box near which to look: a lesion, a hard background, or bone."""
+        data = self.config.data
+        if rng.random() < data.lesion_fraction and self._with_lesions:
+            scan = _scan_of_one(self._with_lesions, rng)
+            boxes = lesion_boxes(scan)
             diameters = (boxes[:, 3:] - boxes[:, :3]).prod(axis=1).clip(1) ** (1 / 3)
             weights = diameters**-SMALL_LESION_POWER
             return scan, boxes[rng.choice(len(boxes), p=weights / weights.sum())]
+        if self._with_hard_places and rng.random() < data.hard_background_fraction:
+            scan = _scan_of_one(self._with_hard_places, rng)
+            boxes = self._hard_places[scan.case.scan_id]
+            return scan, boxes[int(rng.integers(len(boxes)))]
+        scan = _scan_of_one(self._patients, rng)
         if len(scan.bone):
             point = scan.bone[int(rng.integers(len(scan.bone)))].astype(float)
         else:
@@ -182,23 +207,17 @@ class PatchSampler:
             corner = np.rint(corner)
         return Placement(matrix, corner + shape / 2, self.config.data.patch_size, aligned)
 
-    def _normalise(self, hu: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
-        # The same as preprocess.normalise, in place and without torch's threads.
-        preprocess = self.config.preprocess
-        np.clip(hu, *preprocess.window_hu, out=hu)
-        hu -= np.float32(preprocess.mean_hu)
-        hu *= np.float32(1 / preprocess.std_hu)
-        return hu
-
-    def _targets(self, scan: StoredScan, placement: Placement) -> Targets:
-        block, in_block = scan.read_instances(*placement.source_box())
-        if not in_block:
-            instances = np.zeros(placement.shape, dtype=np.int16)
-        else:
-            instances = sample_instances(block, placement)
+    def _targets(
+        self,
+        draft: Draft,
+        instances: Int16[Tensor, "z y x"],
+        voxels: Int64[np.ndarray, " n"],
+        seen: Boxes,
+    ) -> Targets:
+        scan, placement = draft.scan, draft.window.placement
         least = self.config.data.min_visible_fraction
         kept = [_Truths.empty(), _Truths.empty()]
-        for truth in (_masked(scan, instances, placement, in_block), _unmasked(scan, placement)):
+        for truth in (_masked(draft, voxels, seen), _unmasked(scan, placement)):
             enough = truth.visible >= least
             kept[0] = kept[0].joined(truth[enough])
             kept[1] = kept[1].joined(truth[~enough])
@@ -209,11 +228,11 @@ class PatchSampler:
         return Targets(
             boxes=torch.from_numpy(truths.boxes).float(),
             labels=torch.full((len(truths.boxes),), label, dtype=torch.int64),
-            instances=torch.from_numpy(instances),
+            instances=instances,
             instance_ids=torch.from_numpy(truths.instance_ids),
             ignore_boxes=torch.from_numpy(np.concatenate([cut.boxes, ignore])).float(),
             attributes=self._attributes.of(scan.case.scan_id, truths.instance_ids),
-        )
+        ).to(instances.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,33 +258,23 @@ class _Truths:
         )
 
 
-def _masked(
-    scan: StoredScan,
-    instances: Int16[np.ndarray, "z y x"],
-    placement: Placement,
-    in_block: dict[int, int],
-) -> _Truths:
+def _masked(draft: Draft, voxels: Int64[np.ndarray, " n"], seen: Boxes) -> _Truths:
     """Return the lesions with a mask, each with the tight box of its voxels in the patch."""
-    boxes: list[list[float]] = []
+    placement = draft.window.placement
+    boxes: list[np.ndarray] = []
     ids: list[int] = []
     shares: list[float] = []
-    regions = ndimage.find_objects(instances) if in_block else []
-    for lesion in scan.lesions:
-        if lesion.instance_id not in in_block:
-            continue
-        found = lesion.instance_id <= len(regions)
-        region = regions[lesion.instance_id - 1] if found else None
-        if region is not None:
-            count = np.count_nonzero(instances[region] == lesion.instance_id)
-            boxes.append([*(r.start for r in region), *(r.stop for r in region)])
+    for lesion, count, box in zip(draft.lesions, voxels.tolist(), seen, strict=True):
+        if count:
+            boxes.append(box)
             shares.append(count / (lesion.voxels * placement.zoom**3))
         else:
             # Turned and shrunk, a lesion of a few voxels may fall between the samples, but the
             # image still shows it: not a target, and not background either.
-            box, inside = _clip(placement.move_boxes(lesion.box[None], hull=True), placement.shape)
+            hull, inside = _clip(placement.move_boxes(lesion.box[None], hull=True), placement.shape)
             if not inside.size:
                 continue
-            boxes.append(box[0].tolist())
+            boxes.append(hull[0])
             shares.append(0.0)
         ids.append(lesion.instance_id)
     return _Truths(
@@ -292,9 +301,10 @@ def _clip(
     return clipped[keep], sides[keep].prod(axis=1) / full[keep].prod(axis=1)
 
 
-def _lesion_boxes(scan: StoredScan) -> Float[np.ndarray, "n 6"]:
-    masked = [lesion.box for lesion in scan.lesions]
-    return np.concatenate([np.array(masked).reshape(-1, 6), scan.boxes])
+def _own(block: Int16[np.ndarray, "z y x"]) -> Int16[Tensor, "z y x"]:
+    """Return a tensor of a block that may be a read-only view of a file."""
+    writable = block.flags.writeable and block.flags.c_contiguous
+    return torch.from_numpy(block if writable else block.copy())
 
 
 def _by_patient(scans: Sequence[StoredScan]) -> list[list[StoredScan]]:
@@ -304,88 +314,14 @@ def _by_patient(scans: Sequence[StoredScan]) -> list[list[StoredScan]]:
     return list(patients.values())
 
 
+def _scan_of_one(patients: Sequence[list[StoredScan]], rng: np.random.Generator) -> StoredScan:
+    """Draw a patient, then one of their scans."""
+    scans = patients[int(rng.integers(len(patients)))]
+    return scans[int(rng.integers(len(scans)))]
+
+
 def validation_patches(store: Store, config: Config, seed: int) -> Iterator[Patch]:
     """Yield the ``data.val_patches`` fixed patches of a seed, without augmentation."""
     sampler = PatchSampler(store, config, seed, augment=False)
     for index in range(config.data.val_patches):
         yield sampler.sample(index)
-
-
-class PatchLoader:
-    """Iterate over training batches without end, prepared ahead by threads.
-
-    The order and the content of batches depend on the sampler alone. Close it, or use it in a
-    ``with`` statement: its threads end then, whatever was raised.
-
-    Args:
-        sampler: makes patches.
-        batch_size: patches a step.
-        start_step: first step, after resuming.
-        workers: threads; 0 prepares each batch when it is asked for.
-        rank: of this process among those that share each batch; process r takes patches r,
-            r + processes, r + 2 processes and so on.
-        processes: how many share a batch; ``batch_size`` is a multiple.
-    """
-
-    def __init__(
-        self,
-        sampler: PatchSampler,
-        batch_size: int,
-        start_step: int = 0,
-        workers: int = 1,
-        *,
-        rank: int = 0,
-        processes: int = 1,
-    ) -> None:
-        if batch_size % processes:
-            raise ConfigError(
-                f"training.batch_size is {batch_size}; expected a multiple of the {processes} "
-                "processes that share a batch"
-            )
-        self._sampler = sampler
-        self._batch_size = batch_size // processes
-        self._stride = processes
-        self._next_index = start_step * batch_size + rank
-        self._step = start_step
-        self._pool = (
-            ThreadPoolExecutor(workers, thread_name_prefix="osteomet-patches") if workers else None
-        )
-        self._waiting: deque[Future[Patch]] = deque()
-        self._ahead = max(self._batch_size * BATCHES_AHEAD, workers)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        patches = [self._next_patch() for _ in range(self._batch_size)]
-        step, self._step = self._step, self._step + 1
-        return Batch(step, torch.stack([p.image for p in patches]), [p.targets for p in patches])
-
-    def close(self) -> None:
-        """End the threads after the patch that each is at."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-        self._waiting.clear()
-
-    def __enter__(self) -> "PatchLoader":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _next_patch(self) -> Patch:
-        if self._pool is None:
-            return self._sampler.sample(self._take_index())
-        while len(self._waiting) < self._ahead:
-            self._waiting.append(self._pool.submit(self._sampler.sample, self._take_index()))
-        return self._waiting.popleft().result()
-
-    def _take_index(self) -> int:
-        index = self._next_index
-        self._next_index += self._stride
-        return index

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from osteomet.checkpoint import LoadedWeights, load_fitting, save_weights
 from osteomet.config import Config
-from osteomet.data.patches import Batch, Patch
+from osteomet.data.loader import Batch
+from osteomet.data.patches import Patch
 from osteomet.errors import ConfigError, TrainingError
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.budget import TIMED_STEPS, Costs, affordable_steps, mean_step_seconds

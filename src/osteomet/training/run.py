@@ -13,8 +13,10 @@ from rich.console import Console
 import osteomet
 from osteomet.checkpoint import LoadedWeights, load_weights
 from osteomet.config import Config
+from osteomet.data.hard_places import Boxes, false_positives
+from osteomet.data.loader import PatchLoader
 from osteomet.data.manifest import Cohort, read_cohort, with_split, write_split
-from osteomet.data.patches import PatchLoader, PatchSampler, validation_patches
+from osteomet.data.patches import PatchSampler, validation_patches
 from osteomet.data.store import Store, StoredScan, build_store, hu_statistics
 from osteomet.errors import InputError
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
@@ -36,6 +38,7 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
     device: str = "auto",
     processes: int = 1,
     store_dir: Path | None = None,
+    hard_places: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
     console: Console | None = None,
 ) -> TrainingResult:
@@ -55,6 +58,8 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         device: auto, cpu, cuda or mps.
         processes: that share each batch; a launcher such as torchrun says it by itself.
         store_dir: where resampled scans are kept.
+        hard_places: what ``osteomet predict`` wrote for the training scans; its false positives
+            become hard backgrounds. A resumed run needs the same.
         provenance: what the weights' file shall tell besides, such as the command.
         console: for progress and messages; None is silent.
 
@@ -65,6 +70,7 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         TrainingError: losses or gradients are not finite.
     """
     started = time.perf_counter()
+    config = config.resolved()
     keep_freed_memory()
     folder = RunFolder(run_dir)
     folder.open(resume)
@@ -79,7 +85,8 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         training, validation = _stores(
             cohort, store_dir or cohort_path.parent / STORE_FOLDER, config, console
         )
-    digest = _digest(training, validation)
+    hard = false_positives(hard_places, training.scans) if hard_places is not None else {}
+    digest = _digest(training, validation, hard)
     initial = None if init is None or resume else load_weights(init)
     if state is not None:
         check_cohort(folder.state, state, digest)
@@ -101,7 +108,7 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         about["init"] = {"sha256": initial.sha256, **initial.provenance}
     elif resume:
         about |= _started_from(folder)
-    data = _training_data(training, validation, config, digest, about, fabric)
+    data = _training_data(training, validation, config, hard, digest, about, fabric)
     trainer = Trainer(
         fabric, folder, config, data,
         initial=initial, state=state, started=started, console=console,
@@ -174,12 +181,13 @@ def _training_data(
     training: Store,
     validation: Store,
     config: Config,
+    hard: Mapping[str, Boxes],
     digest: str,
     provenance: Mapping[str, Any],
     fabric: Fabric,
 ) -> TrainingData:
     settings = config.training
-    sampler = PatchSampler(training, config, settings.seed)
+    sampler = PatchSampler(training, config, settings.seed, hard_places=hard)
     return TrainingData(
         batches=lambda step: PatchLoader(
             sampler,
@@ -188,6 +196,7 @@ def _training_data(
             workers=config.data.workers,
             rank=fabric.global_rank,
             processes=fabric.world_size,
+            device=fabric.device,
         ),
         validation=list(validation_patches(validation, config, settings.seed)),
         cohort_sha256=digest,
@@ -195,12 +204,16 @@ def _training_data(
     )
 
 
-def _digest(training: Store, validation: Store) -> str:
-    """Return a digest of what patches depend on: the scans, their lesions and their order.
+def _digest(training: Store, validation: Store, hard: Mapping[str, Boxes]) -> str:
+    """Return a digest of what patches depend on: scans, their order, lesions and hard places.
 
     Places and dates of files are left out, so that a run may move with its data.
     """
-    content = [[_identity(scan) for scan in store.scans] for store in (training, validation)]
+    content: list[Any] = [
+        [_identity(scan) for scan in store.scans] for store in (training, validation)
+    ]
+    if hard:
+        content.append({scan_id: boxes.tolist() for scan_id, boxes in hard.items()})
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

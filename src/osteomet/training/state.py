@@ -156,7 +156,7 @@ def check_cohort(path: Path, state: Mapping[str, Any], cohort_sha256: str) -> No
         raise CheckpointError(
             f"{path}: the run was started with another cohort or split (digest "
             f"{state['cohort_sha256'][:12]}, now {cohort_sha256[:12]}); resume with the cohort.csv "
-            "in the run's folder or start a new run"
+            "in the run's folder and the same --hard-places, or start a new run"
         )
 
 
