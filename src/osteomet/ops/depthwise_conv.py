@@ -65,7 +65,7 @@ def depthwise_conv3d(
     if side % 2 == 0:
         raise ValueError(f"the kernel has side {side}; expected an odd one, which has a centre")
     kind = x.device.type
-    if torch.is_autocast_enabled(kind):
+    if kind != "meta" and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     if side != SIDE or not uses_numba(x):

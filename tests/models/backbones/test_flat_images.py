@@ -65,11 +65,11 @@ def randomise(module: nn.Module) -> None:
 def largest_difference(flat: list[Tensor], features: dict[int, Tensor]) -> float:
     """Return the largest difference in any plane, over the spread of the level's features."""
     assert len(flat) == len(features)
-    worst = 0.0
+    worst = []
     for expected, level in zip(flat, features.values(), strict=True):
         assert level.shape == (*expected.shape[:2], level.shape[2], *expected.shape[2:])
-        worst = max(worst, float((level - expected[:, :, None]).abs().max() / expected.std()))
-    return worst
+        worst.append((level - expected[:, :, None]).abs().max() / expected.std())
+    return float(torch.stack(worst).max())  # not a number where one of them is none
 
 
 def images() -> tuple[Tensor, Tensor]:
