@@ -76,6 +76,10 @@ def test_what_was_left_out_is_said(evaluation: Evaluation) -> None:
 def test_intervals_hold_the_value(evaluation: Evaluation) -> None:
     for one in evaluation.estimates:
         assert one.value is not None
+        if one.method == "DeLong":  # one lung patient has no variance
+            assert one.low is None
+            assert "no interval" in one.note
+            continue
         assert one.low is not None
         assert one.high is not None
         assert one.low <= one.value <= one.high

@@ -3,15 +3,13 @@
 import csv
 import io
 import json
-from pathlib import Path
 
 import pytest
 from evaluation_cases import candidate, case
 
-from osteomet.errors import ReportError
 from osteomet.evaluation.cohort import Evaluation, evaluate_predictions
-from osteomet.evaluation.statistics import Estimate
-from osteomet.evaluation.tables import DASH, to_csv, to_json, to_markdown, write_tables
+from osteomet.evaluation.statistics import Estimate, proportion
+from osteomet.evaluation.tables import DASH, full_csv, full_markdown, to_csv, to_json, to_markdown
 from osteomet.findings import PrimaryTumour
 
 BOX = (0, 0, 0, 4, 4, 4)
@@ -53,13 +51,19 @@ def test_json_is_plain_and_complete(evaluation: Evaluation) -> None:
     assert content["by_scan"][0]["primary"] == "lung"
 
 
-def test_files_are_written_where_asked(evaluation: Evaluation, tmp_path: Path) -> None:
-    write_tables(evaluation, tmp_path / "new")
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        "evaluation.csv",
-        "evaluation.json",
-        "evaluation.md",
-    ]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ReportError, match="file"):
-        write_tables(evaluation, tmp_path / "file")
+def test_every_section_is_in_the_full_tables(evaluation: Evaluation) -> None:
+    text = full_markdown(evaluation)
+    rows = list(csv.DictReader(io.StringIO(full_csv(evaluation))))
+    for section, estimates in evaluation.sections.items():
+        assert f"## {section}\n" in text
+        for one in estimates:
+            assert one.name in text
+            assert {"section": section, "name": one.name}.items() <= next(
+                row for row in rows if row["section"] == section and row["name"] == one.name
+            ).items()
+
+
+def test_where_an_interval_comes_from_is_said() -> None:
+    exact = proportion("accuracy", 39, 44, "patients", "as printed")
+    assert "exact interval; as printed" in to_markdown([exact])
+    assert "interval;" not in to_markdown([proportion("accuracy", 0, 0, "patients", "none")])

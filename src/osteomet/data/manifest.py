@@ -160,7 +160,7 @@ def with_split(
         )
     # Patients of a stratum stand together, so that giving each to the side that lacks most
     # shares out every stratum as well as the whole.
-    order = sorted(strata, key=lambda patient: (strata[patient], _shuffled(seed, patient)))
+    order = sorted(strata, key=lambda patient: (strata[patient], shuffled(seed, patient)))
     given = dict.fromkeys(sides, 0)
     side_of = {}
     for done, patient in enumerate(order, start=1):
@@ -378,5 +378,6 @@ def _disagreements(
             )
 
 
-def _shuffled(seed: int, patient: str) -> str:
+def shuffled(seed: int, patient: str) -> str:
+    """Return what patients are sorted by to be shuffled: the same wherever they stand."""
     return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()

@@ -1,30 +1,125 @@
 """All figures of a set of predicted scans: detection, segmentation and the primary tumour.
 
 Scans are read one at a time and reduced to a few numbers each, so that a cohort of any size
-fits in memory. Every figure carries a bootstrap interval over the same resampled patients.
+fits in memory. Detection counts scans, the primary patients. Every figure carries an interval;
+those from the bootstrap come from the same resampled patients.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 
-from osteomet.errors import InputError
+from osteomet.errors import ConfigError
+from osteomet.evaluation.calibration import Reliability, reliability
+from osteomet.evaluation.decision import THRESHOLDS, net_benefit_of_all
 from osteomet.evaluation.detection import FROC, PooledMatches
-from osteomet.evaluation.primary import UNDECIDED, PatientPrimary, auc, brier, merge_scans
+from osteomet.evaluation.detection_figures import BAND_RATES, detection_families, froc_band
+from osteomet.evaluation.lung_threshold import UNCHOSEN, LungThreshold
+from osteomet.evaluation.primary_figures import (
+    SPECIFICITIES,
+    benefit_band,
+    primary_families,
+    roc_band,
+)
+from osteomet.evaluation.roc import ROC, roc_curve
 from osteomet.evaluation.scan import EvaluationCase, ScanResult, score_scan
-from osteomet.evaluation.segmentation import Overlap, pooled_dice
-from osteomet.evaluation.statistics import RESAMPLES, Estimate, Statistic, measure, weighted_mean
-from osteomet.findings import PrimaryTumour
+from osteomet.evaluation.scored import Labelled, ScoredCohort
+from osteomet.evaluation.segmentation_figures import segmentation_families
+from osteomet.evaluation.statistics import (
+    RESAMPLES,
+    Estimate,
+    Family,
+    exact_interval,
+    measure_families,
+)
+from osteomet.evaluation.surface import TOLERANCE_MM
 
-PrimaryFigure = Callable[
-    [Bool[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]], float
-]
-"""A figure from who has lung cancer, each one's ``p_lung`` and weight."""
+HEADLINE = (
+    "sensitivity at 0.5 FP/scan",
+    "sensitivity at 1 FP/scan",
+    "sensitivity at 2 FP/scan",
+    "sensitivity at 4 FP/scan",
+    "sensitivity as reported",
+    "false positives per scan as reported",
+    "lesion-free scans without a report",
+    "Dice per matched lesion",
+    "Dice per lesion",
+    "Dice per patient",
+    "Dice pooled",
+    "AUC",
+    "AUC, all patients",
+    "Brier score",
+)
+"""The figures to quote first; the pages of a model show these."""
 
-FP_RATES = (0.5, 1.0, 2.0, 4.0)
-"""False positives per scan at which sensitivity is given; 1 is the one to quote."""
+
+@dataclass(frozen=True)
+class Options:
+    """What a reader may choose about an evaluation.
+
+    Attributes:
+        lung_threshold: from which ``p_lung`` up a patient is called lung.
+        prior_lung: share of lung patients for which calibration is also given; None takes that
+            of the patients.
+        tolerance_mm: within which two surfaces agree.
+    """
+
+    lung_threshold: LungThreshold = UNCHOSEN
+    prior_lung: float | None = None
+    tolerance_mm: float = TOLERANCE_MM
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lung_threshold.value <= 1:
+            raise ConfigError(f"lung threshold {self.lung_threshold.value}; expected 0 to 1")
+        if self.prior_lung is not None and not 0 < self.prior_lung < 1:
+            raise ConfigError(f"prior {self.prior_lung} of lung cancer; expected within (0, 1)")
+        if self.tolerance_mm < 0:
+            raise ConfigError(f"surface tolerance {self.tolerance_mm} mm; expected 0 or more")
+
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True, eq=False)
+class Band:
+    """A curve with its pointwise interval; NaN where there is none.
+
+    Attributes:
+        at: places along the axis below.
+        value: of the curve there.
+        low: of the interval.
+        high: of the interval.
+    """
+
+    at: Float[np.ndarray, " k"]
+    value: Float[np.ndarray, " k"]
+    low: Float[np.ndarray, " k"]
+    high: Float[np.ndarray, " k"]
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What a reader wants to see drawn.
+
+    Attributes:
+        froc: over false positives per scan.
+        roc: of the patients with a prediction and a known primary.
+        roc_band: sensitivity over specificity.
+        reliability: the calibration curve, its interval exact.
+        benefit: net benefit over the probability from which one acts.
+        benefit_of_all: that of acting on everyone.
+    """
+
+    froc: FROC
+    froc_band: Band
+    roc: ROC
+    roc_band: Band
+    reliability: Reliability
+    reliability_band: Band
+    benefit: Band
+    benefit_of_all: Float[np.ndarray, " k"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,240 +127,115 @@ class Evaluation:
     """Figures of a cohort, and the scans they were made of.
 
     Attributes:
-        estimates: every figure with its interval, n and events.
-        froc: the whole curve.
-        operating_threshold: at which lesions were reported, as the findings say.
+        sections: every figure with its interval, n and events, under its heading.
+        families: what they were computed with; a comparison resamples them again.
+        seed: of the resamples.
     """
 
-    estimates: tuple[Estimate, ...]
-    froc: FROC
-    operating_threshold: float
-    scans: tuple[ScanResult, ...]
-    patients: int
+    sections: dict[str, tuple[Estimate, ...]]
+    curves: Curves
+    cohort: ScoredCohort
+    families: tuple[Family, ...]
+    options: Options
     resamples: int
     seed: int
 
     def __getitem__(self, name: str) -> Estimate:
         """Return the figure of that name."""
-        return next(one for one in self.estimates if one.name == name)
+        return next(one for ones in self.sections.values() for one in ones if one.name == name)
+
+    @property
+    def estimates(self) -> tuple[Estimate, ...]:
+        """The headline figures."""
+        return tuple(self[name] for name in HEADLINE)
+
+    @property
+    def froc(self) -> FROC:
+        return self.curves.froc
+
+    @property
+    def scans(self) -> tuple[ScanResult, ...]:
+        return self.cohort.scans
+
+    @property
+    def patients(self) -> int:
+        return len(self.cohort.names)
+
+    @property
+    def operating_threshold(self) -> float:
+        """Score from which lesions were reported, as the findings say."""
+        return self.cohort.operating_threshold
 
 
 def evaluate_predictions(
-    cases: Iterable[EvaluationCase], *, resamples: int = RESAMPLES, seed: int = 0
+    cases: Iterable[EvaluationCase],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    options: Options = DEFAULTS,
 ) -> Evaluation:
     """Compare findings with the truth.
 
     Args:
         cases: scans, read one at a time; give a generator to keep memory small.
-        resamples: bootstrap draws of patients; 0 gives figures without intervals.
+        resamples: bootstrap draws of patients; 0 gives figures without those intervals.
         seed: of those draws.
+        options: thresholds and tolerances.
 
     Raises:
         InputError: there is no scan, one comes twice, or their operating thresholds differ.
         AnnotationError: a label map does not fit its scan, or a patient has two primaries.
     """
-    scans = [score_scan(case) for case in cases]
-    _check(scans)
-    names = list(dict.fromkeys(scan.patient_id for scan in scans))
-    owner = np.array([names.index(scan.patient_id) for scan in scans])
-    cohort = _Cohort(scans, owner, names, resamples, seed)
-    pooled = PooledMatches([scan.candidates for scan in scans], owner)
-    return Evaluation(
-        (*_detection(cohort, pooled), *_segmentation(cohort), *_primary(cohort)),
-        pooled.froc(np.ones(len(names))),
-        scans[0].operating_threshold,
-        tuple(scans),
-        len(names),
-        resamples,
-        seed,
+    cohort = ScoredCohort.of_scans(
+        [score_scan(case, tolerance_mm=options.tolerance_mm) for case in cases]
+    )
+    pooled = PooledMatches([scan.candidates for scan in cohort.scans], cohort.owner)
+    families = (
+        *detection_families(cohort, pooled),
+        *segmentation_families(cohort, options.tolerance_mm),
+        *primary_families(cohort, options.lung_threshold, options.prior_lung),
+    )
+    given = Labelled.of_cohort(cohort).predicted()
+    drawn = (froc_band(cohort, pooled), roc_band(given), benefit_band(given))
+    measured = measure_families(
+        [*families, *drawn], len(cohort.names), resamples=resamples, seed=seed
+    )
+    sections: dict[str, tuple[Estimate, ...]] = {}
+    for family, estimates in zip(families, measured, strict=False):
+        sections[family.section] = (*sections.get(family.section, ()), *estimates)
+    curves = _curves(cohort, pooled, given, measured[len(families) :])
+    return Evaluation(sections, curves, cohort, families, options, resamples, seed)
+
+
+def _curves(
+    cohort: ScoredCohort,
+    pooled: PooledMatches,
+    given: Labelled,
+    bands: Sequence[Sequence[Estimate]],
+) -> Curves:
+    ones = np.ones(len(given))
+    bins = reliability(given.is_lung, given.p_lung, ones)
+    return Curves(
+        froc=pooled.froc(np.ones(len(cohort.names))),
+        froc_band=_band(BAND_RATES, bands[0]),
+        roc=roc_curve(given.is_lung, given.p_lung, ones),
+        roc_band=_band(SPECIFICITIES, bands[1]),
+        reliability=bins,
+        reliability_band=_reliability_band(bins),
+        benefit=_band(THRESHOLDS, bands[2]),
+        benefit_of_all=net_benefit_of_all(given.is_lung, ones, THRESHOLDS),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Cohort:
-    """Scans, the index of each one's patient, and how intervals are drawn."""
-
-    scans: Sequence[ScanResult]
-    owner: Int[np.ndarray, " scans"]
-    names: Sequence[str]
-    resamples: int
-    seed: int
-
-    def measure(self, described: Estimate, statistic: Statistic) -> Estimate:
-        return measure(
-            described, statistic, len(self.names), resamples=self.resamples, seed=self.seed
-        )
-
-    def of_patient(self, patient: int) -> list[ScanResult]:
-        return [self.scans[place] for place in np.flatnonzero(self.owner == patient).tolist()]
+def _band(at: Float[np.ndarray, " k"], estimates: Sequence[Estimate]) -> Band:
+    table = np.array([[one.value, one.low, one.high] for one in estimates], dtype=np.float64)
+    return Band(at, table[:, 0], table[:, 1], table[:, 2])
 
 
-def _detection(cohort: _Cohort, pooled: PooledMatches) -> list[Estimate]:
-    curve = pooled.froc(np.ones(len(cohort.names)))
-    return [
-        *(_sensitivity_at(cohort, pooled, curve, rate) for rate in FP_RATES),
-        *_as_reported(cohort),
-        _clean_scans(cohort),
+def _reliability_band(bins: Reliability) -> Band:
+    bounds = [
+        exact_interval(round(lung), round(patients)) or (np.nan, np.nan)
+        for lung, patients in zip(bins.lung.tolist(), bins.patients.tolist(), strict=True)
     ]
-
-
-def _sensitivity_at(cohort: _Cohort, pooled: PooledMatches, curve: FROC, rate: float) -> Estimate:
-    threshold, sensitivity, false_positives = curve.at(rate)
-    lesions = int(curve.lesions)
-    return cohort.measure(
-        Estimate(
-            f"sensitivity at {rate:g} FP/scan",
-            lesions,
-            "lesions",
-            events=round(sensitivity * lesions) if lesions else 0,
-            note=f"score >= {threshold:.4g}, {false_positives:.3g} FP/scan"
-            if sensitivity > 0
-            else "",
-        ),
-        lambda weights: pooled.froc(weights).sensitivity_at(rate),
-    )
-
-
-def _as_reported(cohort: _Cohort) -> list[Estimate]:
-    reported = PooledMatches([scan.reported for scan in cohort.scans], cohort.owner)
-    matches = [scan.reported for scan in cohort.scans]
-    note = f"operating threshold {cohort.scans[0].operating_threshold:.4g}"
-    # The last point of a curve counts every candidate, here every reported lesion.
-    return [
-        cohort.measure(
-            Estimate(
-                "sensitivity as reported",
-                sum(match.lesions for match in matches),
-                "lesions",
-                events=sum(int(match.hits.sum()) for match in matches),
-                note=note,
-            ),
-            lambda weights: float(reported.froc(weights).sensitivity[-1]),
-        ),
-        cohort.measure(
-            Estimate(
-                "false positives per scan as reported",
-                len(matches),
-                "scans",
-                events=sum(int((~match.hits).sum()) for match in matches),
-                note=note,
-            ),
-            lambda weights: float(reported.froc(weights).false_positives[-1]),
-        ),
-    ]
-
-
-def _clean_scans(cohort: _Cohort) -> Estimate:
-    without = [place for place, scan in enumerate(cohort.scans) if scan.reported.lesions == 0]
-    clean = np.array([len(cohort.scans[place].reported.scores) == 0 for place in without], float)
-    owner = cohort.owner[without]
-    return cohort.measure(
-        Estimate(
-            "lesion-free scans without a report",
-            len(without),
-            "scans without lesions",
-            events=int(clean.sum()),
-        ),
-        lambda weights: weighted_mean(clean, weights[owner]),
-    )
-
-
-def _segmentation(cohort: _Cohort) -> list[Estimate]:
-    values = np.concatenate([scan.dice for scan in cohort.scans])
-    hit = np.concatenate([scan.hit for scan in cohort.scans])
-    owner = np.repeat(cohort.owner, [len(scan.dice) for scan in cohort.scans])
-    overlaps = [
-        sum((scan.overlap for scan in cohort.of_patient(patient)), Overlap())
-        for patient in range(len(cohort.names))
-    ]
-    diseased = [place for place, overlap in enumerate(overlaps) if overlap.true_ml > 0]
-    per_patient = np.array([overlaps[place].dice for place in diseased], float)
-    left_out = len(overlaps) - len(diseased)
-    return [
-        cohort.measure(
-            Estimate("Dice per matched lesion", int(hit.sum()), "lesions hit", note="as reported"),
-            lambda weights: weighted_mean(values[hit], weights[owner[hit]]),
-        ),
-        cohort.measure(
-            Estimate(
-                "Dice per lesion",
-                len(values),
-                "lesions",
-                note=f"{int((~hit).sum())} misses count 0",
-            ),
-            lambda weights: weighted_mean(values, weights[owner]),
-        ),
-        cohort.measure(
-            Estimate(
-                "Dice per patient",
-                len(diseased),
-                "patients with lesions",
-                note=f"{left_out} patients without lesions left out",
-            ),
-            lambda weights: weighted_mean(per_patient, weights[diseased]),
-        ),
-        cohort.measure(
-            Estimate("Dice pooled", len(overlaps), "patients", note="all voxels together"),
-            lambda weights: pooled_dice(overlaps, weights),
-        ),
-    ]
-
-
-def _primary(cohort: _Cohort) -> list[Estimate]:
-    patients = []
-    for place, name in enumerate(cohort.names):
-        scans = cohort.of_patient(place)
-        patients.append(
-            merge_scans(name, [scan.primary for scan in scans], [scan.p_lung for scan in scans])
-        )
-    known = [
-        place
-        for place, patient in enumerate(patients)
-        if patient.primary is not PrimaryTumour.UNKNOWN
-    ]
-    given = [place for place in known if patients[place].p_lung is not None]
-    null = f"{len(known) - len(given)} without a p_lung"
-    unknown = f"{len(patients) - len(known)} of unknown primary left out; events: lung"
-    counted = f"{null} counted at {UNDECIDED:g}; {unknown}"
-    left_out = f"{null} left out; {unknown}"
-    return [
-        _of_primary(cohort, patients, given, auc, ("AUC", left_out)),
-        _of_primary(cohort, patients, known, auc, ("AUC, all patients", counted)),
-        _of_primary(cohort, patients, given, brier, ("Brier score", left_out)),
-    ]
-
-
-def _of_primary(
-    cohort: _Cohort,
-    patients: Sequence[PatientPrimary],
-    chosen: Sequence[int],
-    figure: PrimaryFigure,
-    name_and_note: tuple[str, str],
-) -> Estimate:
-    places = np.array(chosen, dtype=np.int64)
-    is_lung = np.array([patients[place].primary is PrimaryTumour.LUNG for place in chosen], bool)
-    p_lung = np.array([_or_undecided(patients[place].p_lung) for place in chosen], float)
-    name, note = name_and_note
-    return cohort.measure(
-        Estimate(name, len(chosen), "patients", events=int(is_lung.sum()), note=note),
-        lambda weights: figure(is_lung, p_lung, weights[places]),
-    )
-
-
-def _or_undecided(p_lung: float | None) -> float:
-    return UNDECIDED if p_lung is None else p_lung
-
-
-def _check(scans: Sequence[ScanResult]) -> None:
-    if not scans:
-        raise InputError("no scan to evaluate; expected at least one with findings and a mask")
-    names = [(scan.patient_id, scan.scan_id) for scan in scans]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"scan {twice[1]} of patient {twice[0]} comes twice; expected it once")
-    thresholds = {scan.operating_threshold for scan in scans}
-    if len(thresholds) > 1:
-        raise InputError(
-            f"the scans were predicted at operating thresholds {sorted(thresholds)}; "
-            "expected one: predict all scans with the same weights"
-        )
+    table = np.array(bounds, dtype=np.float64)
+    return Band(bins.predicted, bins.observed, table[:, 0], table[:, 1])

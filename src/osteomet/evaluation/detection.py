@@ -80,7 +80,7 @@ class FROC:
         threshold, and so the fewest false positives, is taken. The threshold is infinite
         where every point that hits a lesion exceeds the limit.
         """
-        last = int(np.flatnonzero(self.false_positives <= false_positives)[-1])
+        last = int(np.searchsorted(self.false_positives, false_positives, side="right")) - 1
         if np.isnan(self.sensitivity[last]):
             best = 0
         else:

@@ -1,16 +1,28 @@
 """One predicted scan against its truth, reduced to a few numbers."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
-from osteomet.errors import AnnotationError
-from osteomet.evaluation.detection import ScanMatches, instance_boxes, match_candidates
-from osteomet.evaluation.segmentation import Overlap, lesion_dice, scan_overlap, union_of_masks
+from osteomet.errors import AnnotationError, InputError
+from osteomet.evaluation.detection import (
+    HIT_IOU,
+    ScanMatches,
+    instance_boxes,
+    match_candidates,
+)
+from osteomet.evaluation.overlap_crops import Crop, pair_crop, scan_crops
+from osteomet.evaluation.panoptic import PanopticCounts, mask_ious, match_masks
+from osteomet.evaluation.segmentation import Overlap, dice
+from osteomet.evaluation.surface import TOLERANCE_MM, SurfaceCounts, compare_surfaces
 from osteomet.findings import Candidate, Findings, PrimaryTumour
+
+STRICT_IOU = 0.5
+"""Box IoU of the stricter average precision; the other is ``detection.HIT_IOU``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,19 +49,31 @@ class ScanResult:
 
     Attributes:
         candidates: matches of all candidates, for FROC.
+        strict: the same at a box IoU of ``STRICT_IOU``.
         reported: matches of the reported lesions, those above the operating threshold.
         dice: ``(lesions,)`` of each true lesion with the reported one that hit it; 0 for a miss.
+        surface_agreement: ``(lesions,)`` normalised surface distance, likewise.
+        diameters_mm: ``(lesions,)`` of a sphere of each true lesion's volume.
         overlap: voxels of all reported lesions against all true ones.
+        surfaces: surface voxels of all reported lesions and all true ones.
+        panoptic: matches of masks.
+        training_prior_lung: share of lung cancer that ``p_lung`` assumes, as the findings say.
     """
 
     scan_id: str
     patient_id: str
     candidates: ScanMatches
+    strict: ScanMatches
     reported: ScanMatches
-    dice: np.ndarray
+    dice: Float[np.ndarray, " lesions"]
+    surface_agreement: Float[np.ndarray, " lesions"]
+    diameters_mm: Float[np.ndarray, " lesions"]
     overlap: Overlap
+    surfaces: SurfaceCounts
+    panoptic: PanopticCounts
     primary: PrimaryTumour
     p_lung: float | None
+    training_prior_lung: float | None
     operating_threshold: float
 
     @property
@@ -60,54 +84,153 @@ class ScanResult:
         return hit
 
 
-def score_scan(case: EvaluationCase) -> ScanResult:
+@dataclass(frozen=True, eq=False)
+class _Truth:
+    """The lesions of a case.
+
+    Attributes:
+        ids: values in the label map, rising.
+        boxes: voxel edges of each.
+        volumes_vox: voxels of each.
+    """
+
+    case: EvaluationCase
+    ids: Int[np.ndarray, " lesions"]
+    boxes: Float[np.ndarray, "lesions 6"]
+    volumes_vox: Int[np.ndarray, " lesions"]
+
+    @property
+    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+        return self.case.findings.series.spacing_zyx_mm
+
+    @property
+    def voxel_ml(self) -> float:
+        return math.prod(self.spacing_zyx_mm) / 1000
+
+
+def score_scan(case: EvaluationCase, *, tolerance_mm: float = TOLERANCE_MM) -> ScanResult:
     """Match one scan's candidates and lesions with the truth.
+
+    Args:
+        case: the scan.
+        tolerance_mm: within which two surfaces agree.
 
     Raises:
         AnnotationError: the label map does not fit the scan.
+        InputError: a predicted mask does not.
     """
+    _check_grid(case)
     findings = case.findings
+    truth = _truth(case)
+    ignored = None if case.ignore is None else instance_boxes(_components(case.ignore))[1]
+    reported = [findings.candidates[lesion.candidate] for lesion in findings.lesions]
+    matches = _match(reported, truth.boxes, ignored)
+    dices, agreements = _shapes(truth, reported, matches, tolerance_mm)
+    overlap, surfaces = _scan_overlap(truth, reported, tolerance_mm)
+    # What lies in an ignore region is no false positive, here either.
+    kept = [reported[place].mask for place in sorted(matches.candidate.tolist())]
+    iou = mask_ious(kept, case.instances, truth.ids, truth.volumes_vox, case.ignore)
+    volumes_mm3 = truth.volumes_vox * truth.voxel_ml * 1000
+    return ScanResult(
+        scan_id=case.scan_id,
+        patient_id=case.patient_id,
+        candidates=_match(findings.candidates, truth.boxes, ignored),
+        strict=_match(findings.candidates, truth.boxes, ignored, STRICT_IOU),
+        reported=matches,
+        dice=dices,
+        surface_agreement=agreements,
+        diameters_mm=np.cbrt(6 / np.pi * volumes_mm3),
+        overlap=overlap,
+        surfaces=surfaces,
+        panoptic=match_masks(iou),
+        primary=case.primary,
+        p_lung=findings.primary.p_lung,
+        training_prior_lung=findings.primary.training_prior_lung,
+        operating_threshold=findings.provenance.operating_threshold,
+    )
+
+
+def _check_grid(case: EvaluationCase) -> None:
+    expected = case.findings.series.shape_zyx
     for grid in (case.instances, case.ignore):
-        if grid is not None and grid.shape != findings.series.shape_zyx:
+        if grid is not None and grid.shape != expected:
             raise AnnotationError(
                 f"{case.scan_id}: the label map has {grid.shape} voxels (z, y, x), the scan "
-                f"{findings.series.shape_zyx}; expected the scan's own grid"
+                f"{expected}; expected the scan's own grid"
             )
+    for place, candidate in enumerate(case.findings.candidates):
+        mask = candidate.mask
+        if mask is not None and (np.add(mask.offset_zyx, mask.shape_zyx) > expected).any():
+            raise InputError(
+                f"{case.scan_id}: the mask of candidate {place} reaches beyond the scan's "
+                f"{expected} voxels (z, y, x); expected findings of this scan: predict it again"
+            )
+
+
+def _truth(case: EvaluationCase) -> _Truth:
     ids, boxes = instance_boxes(case.instances)
-    ignore = case.ignore
-    ignored = None if ignore is None else instance_boxes(_components(ignore))[1]
-    reported = [findings.candidates[lesion.candidate] for lesion in findings.lesions]
-    matches = _match(reported, boxes, ignored)
-    dice = np.zeros(len(ids))
-    for place, lesion in zip(matches.candidate, matches.lesion, strict=True):
-        if lesion >= 0:
-            dice[lesion] = lesion_dice(
-                reported[place].mask, case.instances, int(ids[lesion]), boxes[lesion], ignore
-            )
-    union = union_of_masks([one.mask for one in reported], findings.series.shape_zyx)
-    voxel_ml = float(np.prod(findings.series.spacing_zyx_mm)) / 1000
-    return ScanResult(
-        case.scan_id,
-        case.patient_id,
-        _match(findings.candidates, boxes, ignored),
-        matches,
-        dice,
-        scan_overlap(union, case.instances, voxel_ml, ignore),
-        case.primary,
-        findings.primary.p_lung,
-        findings.provenance.operating_threshold,
-    )
+    volumes = [
+        np.count_nonzero(case.instances[z1:z2, y1:y2, x1:x2] == value)
+        for value, (z1, y1, x1, z2, y2, x2) in zip(
+            ids.tolist(), boxes.astype(int).tolist(), strict=True
+        )
+    ]
+    return _Truth(case, ids, boxes, np.array(volumes, dtype=np.int64))
+
+
+def _shapes(
+    truth: _Truth, reported: Sequence[Candidate], matches: ScanMatches, tolerance_mm: float
+) -> tuple[Float[np.ndarray, " lesions"], Float[np.ndarray, " lesions"]]:
+    """Return Dice and surface agreement of each lesion; 0 for a miss or an empty mask."""
+    dices, agreements = np.zeros(len(truth.ids)), np.zeros(len(truth.ids))
+    for place, lesion in zip(matches.candidate.tolist(), matches.lesion.tolist(), strict=True):
+        mask = reported[place].mask
+        if lesion < 0 or mask is None:
+            continue
+        crop = pair_crop(
+            mask,
+            truth.case.instances,
+            int(truth.ids[lesion]),
+            truth.boxes[lesion],
+            truth.case.ignore,
+        )
+        dices[lesion] = dice(crop.predicted, crop.true)
+        agreements[lesion] = _surfaces(truth, crop, tolerance_mm).agreement
+    return dices, agreements
+
+
+def _scan_overlap(
+    truth: _Truth, reported: Sequence[Candidate], tolerance_mm: float
+) -> tuple[Overlap, SurfaceCounts]:
+    case = truth.case
+    z, y, x = (math.ceil(tolerance_mm / side) for side in truth.spacing_zyx_mm)
+    masks = [one.mask for one in reported]
+    shared = predicted = 0
+    surfaces = SurfaceCounts()
+    for crop in scan_crops(masks, case.instances, truth.boxes, (z, y, x), case.ignore):
+        shared += int(np.count_nonzero(crop.predicted & crop.true))
+        predicted += int(np.count_nonzero(crop.predicted))
+        surfaces += _surfaces(truth, crop, tolerance_mm)
+    voxels = case.instances.size
+    if case.ignore is not None:
+        voxels -= int(np.count_nonzero(case.ignore & (case.instances == 0)))
+    counts = (shared, predicted, int(truth.volumes_vox.sum()), voxels)
+    return Overlap(*(count * truth.voxel_ml for count in counts)), surfaces
+
+
+def _surfaces(truth: _Truth, crop: Crop, tolerance_mm: float) -> SurfaceCounts:
+    return compare_surfaces(crop.predicted, crop.true, truth.spacing_zyx_mm, tolerance_mm)
 
 
 def _match(
-    candidates: Sequence[Candidate], boxes: np.ndarray, ignored: np.ndarray | None
+    candidates: Sequence[Candidate],
+    boxes: Float[np.ndarray, "n 6"],
+    ignored: Float[np.ndarray, "k 6"] | None,
+    iou_threshold: float = HIT_IOU,
 ) -> ScanMatches:
-    return match_candidates(
-        np.array([one.box_vox for one in candidates], dtype=np.float64).reshape(-1, 6),
-        np.array([one.score for one in candidates], dtype=np.float64),
-        boxes,
-        ignored,
-    )
+    found = np.array([one.box_vox for one in candidates], dtype=np.float64).reshape(-1, 6)
+    scores = np.array([one.score for one in candidates], dtype=np.float64)
+    return match_candidates(found, scores, boxes, ignored, iou_threshold)
 
 
 def _components(mask: Bool[np.ndarray, "z y x"]) -> Integer[np.ndarray, "z y x"]:
