@@ -31,7 +31,7 @@ ALLOWED = {
     "data": {"checkup", "config", "errors", "findings", "io", "ops", "structures", "volume"},
     "simulate": {"errors", "findings", "io", "volume"},
     "evaluation": {"errors", "findings", "io", "volume"},
-    "reporting": {"checkup", "errors", "findings", "volume"},
+    "reporting": {"checkup", "errors", "evaluation", "findings", "volume"},
     "inference": {
         "checkpoint",
         "config",
@@ -72,6 +72,7 @@ ALLOWED = {
         "evaluation",
         "inference",
         "io",
+        "reporting",
         "simulate",
         "training",
     },

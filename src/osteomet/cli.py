@@ -20,16 +20,28 @@ from osteomet.config import Config, load_config, parse_assignment
 from osteomet.data.exports import LAYOUTS, export_cohort
 from osteomet.data.importing import FORMATS, NOTES, Note, import_cohort
 from osteomet.data.manifest import Case, read_cohort
+from osteomet.data.splits import PROTOCOLS, VALIDATION_SHARE, write_protocol
 from osteomet.demo import run_demo
 from osteomet.doctor import examine_and_report
 from osteomet.errors import ConfigError, InputError, OsteometError
-from osteomet.evaluation.tables import to_markdown, write_tables
+from osteomet.evaluation import audit as audits
+from osteomet.evaluation.audit_text import audit_markdown
+from osteomet.evaluation.cohort import Options
+from osteomet.evaluation.comparison import Difference
+from osteomet.evaluation.comparison import compare as compare_evaluations
+from osteomet.evaluation.lung_threshold import LungThreshold, read_lung_threshold
+from osteomet.evaluation.tables import differences_markdown, to_markdown
 from osteomet.inference.batch import Outcome, exit_status, predict_many
 from osteomet.inference.cohort import evaluate_cohort, predict_cohort
 from osteomet.inference.outputs import REPORT
 from osteomet.inference.pipeline import Predictor
 from osteomet.io.scan import read_scan
-from osteomet.simulate.cohort import write_cohort
+from osteomet.reporting.evaluation_html import write_evaluation
+from osteomet.simulate.ceiling import ceilings
+from osteomet.simulate.cohort import write_cohort, write_patients
+from osteomet.simulate.enrolment import enrol_centres
+from osteomet.simulate.insert import write_inserted
+from osteomet.simulate.settings import FIELDS, REGIONS, SimulationConfig
 from osteomet.training.calibrate import calibrate as calibrate_weights
 from osteomet.training.run import train as train_model
 
@@ -50,16 +62,48 @@ Weights = Annotated[str, typer.Option(help="name of bundled weights, or a path")
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the new cohort")],
-    patients: Annotated[int, typer.Option(min=1, help="how many")] = 20,
+    patients: Annotated[int | None, typer.Option(min=1, help="how many; default 20")] = None,
+    centre_a: Annotated[int, typer.Option(min=0, help="exactly so many of centre A")] = 0,
+    centre_b: Annotated[int, typer.Option(min=0, help="exactly so many of centre B")] = 0,
+    region: Annotated[str | None, typer.Option(help=", ".join(REGIONS))] = None,
+    field: Annotated[str, typer.Option(help="field of view: " + ", ".join(FIELDS))] = "small",
+    into: Annotated[
+        list[Path] | None, typer.Option(help="CT to put lesions into, any number of times")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
     splits: Annotated[str, typer.Option(help="shares of patients")] = "train=0.8,val=0.2",
 ) -> None:
     """Write simulated patients and their cohort.csv; an interrupted run is taken up again."""
-    path = write_cohort(output, patients, seed, None, workers, _shares(splits))
-    console.print(f"{patients} patients in {escape(str(path))}")
+    counts = {"A": centre_a, "B": centre_b}
+    asked = patients is not None or into
+    if any(counts.values()) and asked:
+        raise ConfigError("--centre-a and --centre-b with --patients or --into: give one of them")
+    if into and (region is not None or field != "small"):
+        raise ConfigError("--into with --region or --field: the scan decides what it shows")
+    config = SimulationConfig().showing(region, field)
+    shares = _shares(splits)
+    if into:
+        path = write_inserted(output, into, patients or len(into), seed, config, shares)
+    elif any(counts.values()):
+        enrolled = enrol_centres(counts, seed, shares)
+        path = write_patients(output, enrolled, config, workers)
+    else:
+        path = write_cohort(output, patients or 20, seed, config, workers, shares)
+    console.print(f"{len(read_cohort(path).cases)} patients in {escape(str(path))}")
+
+
+@app.command()
+def ceiling(
+    patients: Annotated[int, typer.Option(min=100, help="to draw, without images")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Say how well the primary of simulated patients can be told at all, as AUC of patients."""
+    found = ceilings(SimulationConfig(), patients, seed)
+    for name, value in dataclasses.asdict(found).items():
+        Console().print(f"{name.replace('_', ' ')}: {value:.3f}", markup=False)
 
 
 @app.command("import")
@@ -235,18 +279,108 @@ def predict(  # noqa: PLR0913, PLR0917 - a command's options are its interface
 
 
 @app.command()
-def evaluate(
+def split(
+    cohort: Annotated[Path, typer.Argument(help="cohort.csv")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="the new file; for kfold a folder of them")
+    ],
+    protocol: Annotated[str, typer.Option(help=", ".join(PROTOCOLS))] = "p2",
+    centre: Annotated[
+        str | None, typer.Option(help="p1: that trains; else: whose patients are kept")
+    ] = None,
+    test_centre: Annotated[
+        str | None, typer.Option(help="p1: that tests; none takes all others")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="of kfold")] = 5,
+    validation: Annotated[
+        float, typer.Option(min=0.01, max=0.5, help="share of those who train, not for p2")
+    ] = VALIDATION_SHARE,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Write who trains, validates and tests into a new cohort file, by patient and primary."""
+    files = write_protocol(
+        protocol,
+        cohort,
+        output,
+        centre=centre,
+        test_centre=test_centre,
+        fold_count=folds,
+        validation_share=validation,
+        seed=seed,
+    )
+    for made in files:
+        sides = ", ".join(
+            f"{side} {lung} lung + {other} other" + (f" + {unknown} unknown" if unknown else "")
+            for side, (lung, other, unknown) in made.patients.items()
+        )
+        console.print(f"{escape(str(made.path))}: {sides}", soft_wrap=True)
+
+
+@app.command()
+def evaluate(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     predictions: Annotated[Path, typer.Argument(help="folder that osteomet predict wrote")],
     cohort: CohortFile,
     split: Annotated[str | None, typer.Option(help="of the cohort; none takes all")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="for tables")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="for tables, plots and a page")
+    ] = None,
     resamples: Annotated[int, typer.Option(min=0, help="bootstrap draws of patients")] = 2000,
+    compare: Annotated[
+        Path | None, typer.Option(help="predictions of another model for the same scans")
+    ] = None,
+    lung_threshold: Annotated[
+        float | None, typer.Option(min=0, max=1, help="p(lung) from which a patient is called lung")
+    ] = None,
+    thresholds_from: Annotated[
+        Path | None, typer.Option(help="evaluation.json of validation patients, to choose it by")
+    ] = None,
+    prior_lung: Annotated[
+        float | None, typer.Option(min=0, max=1, help="share of lung to calibrate for")
+    ] = None,
+    surface_tolerance: Annotated[float, typer.Option(min=0, help="in mm")] = 2.0,
 ) -> None:
     """Compare predictions with the cohort's masks and primaries, with intervals."""
-    evaluation = evaluate_cohort(predictions, _cases(cohort, split), resamples=resamples)
+    cases = _cases(cohort, split)
+    options = Options(
+        _lung_threshold(lung_threshold, thresholds_from, cases), prior_lung, surface_tolerance
+    )
+    evaluation = evaluate_cohort(predictions, cases, resamples=resamples, options=options)
     Console().print(to_markdown(evaluation.estimates), markup=False, soft_wrap=True)
+    differences: Sequence[Difference] = ()
+    if compare is not None:
+        other = evaluate_cohort(compare, cases, resamples=resamples, options=options)
+        differences = compare_evaluations(evaluation, other)
+        Console().print(differences_markdown(differences), markup=False, soft_wrap=True)
     if output is not None:
-        write_tables(evaluation, output)
+        title = f"{predictions.name} on {cohort.name}" + (f", split {split}" if split else "")
+        page = write_evaluation(evaluation, output, differences, title)
+        console.print(f"Report: {escape(str(page))}", soft_wrap=True)
+
+
+@app.command()
+def audit(
+    table: Annotated[
+        Path | None, typer.Argument(help="CSV of name, accuracy, sensitivity, specificity, f1")
+    ] = None,
+    accuracy: Annotated[str | None, typer.Option(help="digits as printed, .886 or 88.6%")] = None,
+    sensitivity: Annotated[str | None, typer.Option()] = None,
+    specificity: Annotated[str | None, typer.Option()] = None,
+    f1: Annotated[str | None, typer.Option()] = None,
+    cohort: Annotated[
+        list[str] | None,
+        typer.Option(help="positives/negatives that the paper states, any number of times"),
+    ] = None,
+    max_patients: Annotated[int, typer.Option(min=2, max=5000)] = audits.MAX_PATIENTS,
+) -> None:
+    """List the counts of patients that can lie behind figures that a paper prints."""
+    printed = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
+    given = {**printed, "f1": f1}
+    if (table is None) == (not any(given.values())):
+        raise ConfigError("expected either a table or figures such as --accuracy: give one of them")
+    rows = [audits.PrintedRow.parse("figures", given)] if table is None else audits.read_rows(table)
+    cohorts = [audits.parse_cohort(text) for text in cohort or ()]
+    text = audit_markdown(rows, cohorts, max_patients)
+    Console().print(text, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -310,6 +444,16 @@ def _tell(outcome: Outcome) -> None:
 def _tell_note(note: Note) -> None:
     mark = "[bold yellow]skipped:[/]" if note.outcome == "skipped" else "  warning:"
     console.print(f"{mark} {escape(note.scan)}: {escape(note.note)}", soft_wrap=True)
+
+
+def _lung_threshold(
+    given: float | None, validation: Path | None, cases: Sequence[Case]
+) -> LungThreshold:
+    if given is not None and validation is not None:
+        raise ConfigError("--lung-threshold beside --thresholds-from; expected one of them")
+    if validation is not None:
+        return read_lung_threshold(validation, (case.patient_id for case in cases))
+    return LungThreshold() if given is None else LungThreshold(given, "as given")
 
 
 def _cases(path: Path, split: str | None) -> Sequence[Case]:
