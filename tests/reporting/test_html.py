@@ -11,11 +11,12 @@ import pytest
 from scenes import ORIENTATIONS, Orientation, Scene, findings_of, phantom, scene
 
 from osteomet.errors import ReportError
-from osteomet.findings import PrimaryPrediction
+from osteomet.findings import LesionAttributes, PrimaryPrediction
 from osteomet.reporting.html import (
     CROP_PX,
     MAX_PICTURED,
     NOTICE,
+    looks_in_words,
     primary_in_words,
     render_report,
     write_report,
@@ -112,6 +113,30 @@ def test_what_was_found_is_written() -> None:
     assert "72%" in text
     assert "2 further candidates" in text
     assert "abababababababab" in text
+
+
+def test_what_each_lesion_looks_like_is_written_where_the_weights_tell() -> None:
+    one = scene()
+    assert "Looks" not in page(one).text
+    said = LesionAttributes(lytic=0.91, sclerotic=0.62, expansile=0.07, cortical=0.5)
+    first, second = one.findings.lesions
+    told = first.model_copy(update={"attributes": said})
+    findings = one.findings.model_copy(update={"lesions": (told, second)})
+    text = Page(render_report(findings, one.volume, one.labels)).text
+    assert "mixed, cortical" in text
+    assert "lytic 0.91, sclerotic 0.62, expansile 0.07, cortical 0.50" in text
+    assert "not told" in text
+
+
+def test_looks_in_words() -> None:
+    def words(lytic: float, sclerotic: float, expansile: float = 0.0) -> str:
+        return looks_in_words(
+            LesionAttributes(lytic=lytic, sclerotic=sclerotic, expansile=expansile, cortical=0.1)
+        )
+
+    assert words(0.9, 0.1, 0.8) == "lytic, expansile"
+    assert words(0.2, 0.5) == "sclerotic"
+    assert words(0.4, 0.4) == "unclear"
 
 
 def test_three_planes_per_lesion_and_two_projections() -> None:

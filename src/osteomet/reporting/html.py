@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from osteomet.findings import Findings, Lesion, PrimaryPrediction
+from osteomet.findings import Findings, Lesion, LesionAttributes, PrimaryPrediction
 from osteomet.reporting import figures
 from osteomet.reporting.figures import Frame, Plane
 from osteomet.reporting.files import write_atomically
@@ -133,6 +133,7 @@ def render_report(findings: Findings, volume: Volume, labels: Integer[np.ndarray
                 for place, lesion in enumerate(lesions[:MAX_PICTURED])
             ],
             below=_below_threshold(findings, volume),
+            described=any(lesion.attributes is not None for lesion in lesions),
             oblique=_is_oblique(upright),
             window_hu=figures.BONE_WINDOW_HU,
         )
@@ -157,6 +158,16 @@ def primary_in_words(primary: PrimaryPrediction) -> str:
     return f"{words} This favours {favoured}."
 
 
+def looks_in_words(attributes: LesionAttributes | None) -> str:
+    """Name what a lesion looks like: each attribute that is likelier than not."""
+    if attributes is None:
+        return "not told"
+    likely = [name for name, p in attributes if p >= 0.5]
+    if {"lytic", "sclerotic"} <= set(likely):
+        likely = ["mixed", *(name for name in likely if name not in ("lytic", "sclerotic"))]
+    return ", ".join(likely) or "unclear"
+
+
 def page_environment() -> Environment:
     """Return the templates of all pages, with the filters that they use."""
     environment = Environment(
@@ -168,6 +179,7 @@ def page_environment() -> Environment:
     )
     environment.filters["number"] = _number
     environment.filters["percent"] = _percent
+    environment.filters["looks"] = looks_in_words
     return environment
 
 
