@@ -18,17 +18,20 @@ from osteomet.simulate.noise import Field
 from osteomet.simulate.phantom import Phantom
 from osteomet.volume import Volume
 
-DENSE_HU, CORTEX_HU = 220.0, 350.0
+DENSE_HU, CORTEX_HU = 180.0, 350.0
 METAL_HU, METAL_MARGIN_MM = 1900.0, 6.0
 """Metal, and how far around it streaks make lesions impossible to draw."""
 
-CORTEX_SHARE = 0.15
+CORTEX_SHARE = 0.1
 """Vessels and kidneys with contrast medium have hardly a voxel as dense as cortex."""
 
 LEAST_PIECE_ML, LEAST_BONE_ML = 0.4, 3.0
 GAP_MM = 2.5
 LARGEST_MARROW_CM2 = 25.0
 """Soft tissue that bone encloses in a plane is marrow up to the size of a femoral head."""
+
+LEAST_MARROW_HU = 65.0
+"""Mean of what bone encloses, above which it is trabecular bone."""
 
 SMOOTH_MM, SMOOTH_VOX = 0.7, (0.6, 1.0)
 FAR_MM, DEEPEST_MM = 8.0, 20.0
@@ -83,7 +86,8 @@ def find_host(scan: Scan) -> Host:
     signal = ndimage.gaussian_filter(
         voxels, np.clip(SMOOTH_MM / spacing, *SMOOTH_VOX), truncate=3.0
     )
-    inside = find_bone(signal, spacing)
+    plain = ndimage.gaussian_filter(voxels, np.minimum(SMOOTH_MM / spacing, 1.0), truncate=3.0)
+    inside = find_bone(plain, spacing)
     bone_ml = float(inside.sum()) * upright.voxel_ml
     if bone_ml < LEAST_BONE_ML:
         raise InputError(
@@ -107,7 +111,7 @@ def find_bone(signal: Field, spacing: Float[np.ndarray, " 3"]) -> Mask:
     dense = _pieces_of_bone(signal > DENSE_HU, signal > CORTEX_HU, spacing)
     filled = _closed(dense, spacing)
     for axis in range(3):
-        filled |= _holes(filled, axis, spacing)
+        filled |= _marrow(filled, signal, axis, spacing)
     # Fat of a canal or a gas-filled gap may be enclosed too.
     filled &= signal > -150
     if metal.any():
@@ -136,19 +140,22 @@ def _closed(mask: Mask, spacing: Float[np.ndarray, " 3"]) -> Mask:
     return result
 
 
-def _holes(mask: Mask, axis: int, spacing: Float[np.ndarray, " 3"]) -> Mask:
-    """Return what is enclosed in the planes across an axis, up to the size of marrow."""
+def _marrow(mask: Mask, signal: Field, axis: int, spacing: Float[np.ndarray, " 3"]) -> Mask:
+    """Return what bone encloses in the planes across an axis, if it has marrow's size and value."""
     planes = np.moveaxis(mask, axis, 0)
     in_plane = np.zeros((3, 3, 3), dtype=bool)
     in_plane[1] = ndimage.generate_binary_structure(2, 1)
     labels, count = ndimage.label(~planes, structure=in_plane)
+    flat = labels.ravel()
+    sizes = np.bincount(flat, minlength=count + 1)
+    sums = np.bincount(flat, np.moveaxis(signal, axis, 0).ravel(), minlength=count + 1)
     area_cm2 = float(np.delete(spacing, axis).prod()) / 100
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)
-    enclosed = sizes * area_cm2 <= LARGEST_MARROW_CM2
-    enclosed[0] = False
+    # The spinal canal is enclosed as well, but holds water and fat.
+    chosen = (sizes * area_cm2 <= LARGEST_MARROW_CM2) & (sums > LEAST_MARROW_HU * sizes)
+    chosen[0] = False
     for border in (labels[:, [0, -1]], labels[:, :, [0, -1]]):
-        enclosed[np.unique(border)] = False
-    found: Mask = np.moveaxis(enclosed[labels], 0, axis)
+        chosen[np.unique(border)] = False
+    found: Mask = np.moveaxis(chosen[labels], 0, axis)
     return found
 
 
