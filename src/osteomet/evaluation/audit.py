@@ -8,7 +8,6 @@ A figure is given as text: its digits say how it was rounded, and ``0.90`` is no
 """
 
 import csv
-import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,11 +60,18 @@ class Printed:
 
     def holds(self, part: int, whole: int) -> bool:
         """Say whether ``part / whole`` rounds to this; nothing rounds to a share of nothing."""
-        return whole > 0 and self.low * whole <= part <= self.high * whole
+        low, high = self.low, self.high
+        return (
+            whole > 0
+            and low.numerator * whole <= part * low.denominator
+            and part * high.denominator <= high.numerator * whole
+        )
 
     def parts(self, whole: int) -> range:
         """Return the numbers of ``whole`` that round to this."""
-        return range(math.ceil(self.low * whole), math.floor(self.high * whole) + 1)
+        # Whole numbers throughout: a rounding error here would lose or invent a matrix.
+        first = -(-self.low.numerator * whole // self.low.denominator)
+        return range(first, self.high.numerator * whole // self.high.denominator + 1)
 
 
 @dataclass(frozen=True)

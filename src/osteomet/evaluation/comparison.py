@@ -114,7 +114,7 @@ def _areas(ours: Evaluation, theirs: Evaluation) -> list[Difference]:
 
 
 def _columns(
-    evaluation: Evaluation, sampled: Sequence[Float[np.ndarray, "resamples figures"]]
+    evaluation: Evaluation, sampled: Sequence[Float[np.ndarray, "resamples _"]]
 ) -> dict[tuple[str, str], Float[np.ndarray, " resamples"]]:
     """Return the resampled values of each figure, by section and name."""
     return {

@@ -171,7 +171,7 @@ def measure_families(
 
 def resample_families(
     families: Sequence[Family], patients: int, resamples: int, seed: int
-) -> list[Float[np.ndarray, "resamples figures"]]:
+) -> list[Float[np.ndarray, "resamples _"]]:
     """Return the values of each family in every resample; no rows with fewer than 2 patients."""
     count = resamples if patients >= 2 else 0
     sampled = [np.empty((count, len(family.described))) for family in families]

@@ -53,6 +53,12 @@ def write_evaluation(
     Raises:
         ReportError: a file cannot be written.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ReportError(
+            f"{folder}: tables cannot be written: {error.strerror}; expected a writable folder"
+        ) from error
     plots = draw_plots(evaluation)
     texts = {
         "evaluation.md": tables.to_markdown(evaluation.estimates),
@@ -63,12 +69,6 @@ def write_evaluation(
     }
     if differences:
         texts["differences.csv"] = tables.differences_csv(differences)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ReportError(
-            f"{folder}: tables cannot be written: {error.strerror}; expected a writable folder"
-        ) from error
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
     for plot in plots:
