@@ -61,7 +61,11 @@ Read the files in the order of the data flow; each line is one step::
     data/exports.py                   a cohort -> the layout of nnU-Net, nnDetection or MONAI
     data/preprocess.py                scan <-> the model's isotropic grid, HU -> unit variance
     data/resample.py                  linear resampling in slabs
-    data/store.py                     resampled scans on disk
+    data/content.py                   what files hold, as a digest
+    data/chunks.py                    an image in compressed cubes, read by patches
+    data/prepared_scan.py             a scan -> its folder in a store
+    data/prepare.py                   many scans at once; osteomet prepare
+    data/store.py                     the store, read by patches
     data/attributes.py                what each lesion looks like, where somebody noted it
     data/augment.py                   turns, scales and intensities drawn for a patch
     data/render_compiled.py           what was drawn, carried out by compiled loops on a CPU
@@ -81,10 +85,19 @@ Read the files in the order of the data flow; each line is one step::
     simulate/settings.py              priors of a simulated cohort
     simulate/primaries.py             how the metastases of each primary look
     simulate/ceiling.py               how well the primary can be told at all
-    simulate/anatomy.py               organs and bones of a field of view
-    simulate/bones.py                 vertebrae, ribs, sacrum, hips
-    simulate/shapes.py                signed distances to shapes
     simulate/noise.py                 random fields
+    simulate/bones.py                 kinds of bone
+    simulate/shapes.py                a drawing: shapes in the patient's millimetres
+    simulate/raster.py                shapes -> voxels of a slab
+    simulate/torso.py                 outlines: skin, muscle, cavity, lungs
+    simulate/spine.py                 vertebrae, discs, canal
+    simulate/cage.py                  ribs, sternum, shoulders
+    simulate/pelvis.py                sacrum, hips, femurs
+    simulate/muscles.py               muscles, limbs, table
+    simulate/vessels.py               arteries, veins, lung vessels, bronchi
+    simulate/organs.py                organs of chest, belly and pelvis
+    simulate/anatomy.py               the whole trunk, and where each region lies in it
+    simulate/texture.py               trabeculae, cortex, fat and muscle from near
     simulate/phantom.py               a patient without lesions, in HU
     simulate/lesions.py               shapes that grow in bone
     simulate/metastases.py            how they change it
@@ -114,6 +127,7 @@ Read the files in the order of the data flow; each line is one step::
     models/segmentation.py            auxiliary dense segmentation
     models/roi_heads.py               proposals -> class, box, mask, embedding
     models/mask_rcnn.py               the whole model in ten lines
+    models/masked_autoencoder.py      backbone and decoder that guess hidden cubes
     models/primary.py                 a patient's lesions -> p(lung)
     checkpoint.py                     weights on disk, without pickle
 
@@ -147,6 +161,7 @@ Read the files in the order of the data flow; each line is one step::
     reporting/evaluation_plots.py     FROC, ROC, calibration and decision curves
     reporting/evaluation_html.py      evaluation.html
     reporting/lesions_csv.py          lesions.csv
+    reporting/reconstructions.py      what a masked autoencoder made of hidden cubes
     reporting/files.py                files appear whole or not at all
 
     inference/pipeline.py             CT -> findings: the whole story
@@ -161,6 +176,9 @@ Read the files in the order of the data flow; each line is one step::
     inference/cohort.py               the scans of a cohort, and their evaluation
 
     training/run.py                   cohort.csv -> a folder with weights
+    training/pretrain.py              scans without labels -> a pretrained backbone
+    training/starting_weights.py      what --init reads
+    training/task.py                  what the loop learns: detecting, or guessing
     training/run_folder.py            what is in that folder
     training/memory.py                keep freed memory between steps
     training/loop.py                  the steps

@@ -1,10 +1,17 @@
-"""Random fields on a voxel grid, made of one generator and therefore reproducible."""
+"""Random fields: on a voxel grid, or a tile of noise that any place can be looked up in."""
+
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from numba import njit
 from scipy import ndimage
 
 Field = Float[np.ndarray, "z y x"]
+TILE = 64
+"""Side of the tile, which repeats; a power of two."""
+
+Tile = Float[np.ndarray, "64 64 64"]
 
 
 def white(rng: np.random.Generator, shape: tuple[int, ...]) -> Field:
@@ -65,3 +72,35 @@ def textured(
     """Return noise of mean 0 and variance about 1, white noise blurred by a Gaussian."""
     field = ndimage.gaussian_filter(white(rng, shape), sigma_vox, mode="wrap", truncate=3.0)
     return field / max(float(field.std()), 1e-6)
+
+
+def draw_tile(rng: np.random.Generator) -> Tile:
+    """Draw the noise that all textures of a patient are made of."""
+    noise = rng.standard_normal((TILE, TILE, TILE), dtype=np.float32)
+    tile: Tile = ndimage.gaussian_filter(noise, 1.0, mode="wrap", truncate=3.0)
+    tile /= np.float32(tile.std())
+    return tile
+
+
+def compiled(kernel: Any) -> Any:
+    """Return a function compiled by numba."""
+    # The shape checks of the tests wrap every function; numba needs the bare one.
+    return njit(cache=True, nogil=True)(getattr(kernel, "__wrapped__", kernel))
+
+
+def _noise_kernel(tile, z, y, x):  # type: ignore[no-untyped-def]  # numba infers
+    fz, fy, fx = np.floor(z), np.floor(y), np.floor(x)
+    tz, ty, tx = z - fz, y - fy, x - fx
+    z0, y0, x0 = int(fz) & 63, int(fy) & 63, int(fx) & 63
+    z1, y1, x1 = (z0 + 1) & 63, (y0 + 1) & 63, (x0 + 1) & 63
+    a = tile[z0, y0, x0] + tx * (tile[z0, y0, x1] - tile[z0, y0, x0])
+    b = tile[z0, y1, x0] + tx * (tile[z0, y1, x1] - tile[z0, y1, x0])
+    c = tile[z1, y0, x0] + tx * (tile[z1, y0, x1] - tile[z1, y0, x0])
+    d = tile[z1, y1, x0] + tx * (tile[z1, y1, x1] - tile[z1, y1, x0])
+    a += ty * (b - a)
+    c += ty * (d - c)
+    return a + tz * (c - a)
+
+
+noise = compiled(_noise_kernel)
+"""Noise at a place of the tile: of variance about 1, smooth over about two units."""
