@@ -97,3 +97,22 @@ def test_metastases_leave_metal_alone():
     assert metal.any()
     assert (phantom.hu[10:60, 28:33, 38:43] == 5000.0).all()
     assert not (metal & (blob.inward > 0)).any()
+
+
+def test_no_bone_is_left_where_a_hip_was_replaced():
+    z, y, x = np.mgrid[:90, :70, :90].astype(np.float32)
+    head = np.sqrt((z - 62) ** 2 + (y - 35) ** 2 + (x - 30) ** 2) - 23
+    shaft = np.maximum(np.hypot(y - 35, x - 66) - 15, z - 60)
+    bone = np.minimum(
+        head, np.minimum(shaft, np.hypot(y - 35, z - 50) - 9 + 9 * ((x < 30) | (x > 70)))
+    )
+    part = np.where(bone < 0, Part.FEMUR, Part.NONE).astype(np.uint8)
+    hu = np.where(bone < 0, 250.0, 55.0).astype(np.float32)
+    phantom = Phantom(hu, bone, part, np.zeros_like(hu), 200.0, np.ones(3), Region.PELVIS)
+
+    assert add_implant(np.random.default_rng(0), phantom, 75) == "hip"
+    assert phantom.hu[62, 35, 30] > METAL_HU
+    assert phantom.bone[62, 35, 30] > 0
+    assert phantom.part[62, 35, 12] == Part.NONE
+    assert phantom.bone[10, 35, 66] < 0
+    assert phantom.part[10, 35, 66] == Part.FEMUR

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from osteomet.errors import ConfigError
 from osteomet.findings import PrimaryTumour
 from osteomet.simulate.primaries import (
     APPEARANCES,
@@ -61,3 +62,20 @@ def test_counts_of_lesions():
     assert np.mean(counts == 0) == pytest.approx(0.15, abs=0.03)
     assert np.median(counts[counts > 0]) == 3
     assert counts.max() == 12
+
+
+def test_presets_choose_region_and_field():
+    config = SimulationConfig(lung_share=0.2)
+
+    assert config.showing(None, "small") == config
+    assert config.showing("pelvis", "standard").shape_zyx == (160, 256, 256)
+    assert config.showing("pelvis", "standard").region == "pelvis"
+    trunk = config.showing(None, "trunk")
+    assert (trunk.region, trunk.shape_zyx, trunk.max_lesions) == ("trunk", (700, 512, 512), 21)
+    assert trunk.lung_share == 0.2
+
+
+@pytest.mark.parametrize(("region", "field"), [("skull", "small"), ("pelvis", "huge")])
+def test_unknown_presets_are_refused(region, field):
+    with pytest.raises(ConfigError, match="expected one of"):
+        SimulationConfig().showing(region, field)

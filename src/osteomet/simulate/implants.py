@@ -197,7 +197,10 @@ def _hip(rng: np.random.Generator, phantom: Phantom) -> str:
     head, shaft = found
     hu = float(rng.uniform(*STEEL_HU))
     stem_hu = float(rng.uniform(*TITANIUM_HU))
-    _rod(phantom, head, head, rng.uniform(14, 18), hu)
+    # The head is sawn off; the cup of polyethylene looks like soft tissue.
+    place = tuple(np.clip(np.rint(head / phantom.spacing), 0, None).astype(int))
+    _empty(phantom, head, 1.5 - float(phantom.bone[place]), rng.uniform(40, 90))
+    _rod(phantom, head, head, rng.uniform(11, 16), hu)
     outward = np.sign(shaft[2] - head[2]) or 1.0
     corner = np.array([head[0] - 28, (head[1] + shaft[1]) / 2, head[2] + outward * 30])
     _rod(phantom, head, corner, 6.5, stem_hu)
@@ -206,6 +209,24 @@ def _hip(rng: np.random.Generator, phantom: Phantom) -> str:
     _rod(phantom, corner, corner + 0.5 * length * down, 7.5, stem_hu)
     _rod(phantom, corner + 0.5 * length * down, corner + length * down, 5.5, stem_hu)
     return "hip"
+
+
+def _empty(phantom: Phantom, middle: Position, radius_mm: float, hu: float) -> None:
+    """Take the bone out of a sphere."""
+    _rod(phantom, middle, middle, radius_mm, hu, over=True)
+    reach = np.ceil(radius_mm / phantom.spacing).astype(int)
+    index = np.rint(middle / phantom.spacing).astype(int)
+    low, high = np.maximum(index - reach, 0), np.minimum(index + reach + 1, phantom.hu.shape)
+    window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    grids = np.meshgrid(
+        *[np.arange(a, b) * s for a, b, s in zip(low, high, phantom.spacing, strict=True)],
+        indexing="ij",
+        sparse=True,
+    )
+    apart = np.sqrt(sum((grid - m) ** 2 for grid, m in zip(grids, middle, strict=True)))
+    # Nothing may grow there: it is no bone any more.
+    phantom.bone[window] = np.maximum(phantom.bone[window], radius_mm - apart)
+    phantom.part[window][apart < radius_mm] = Part.NONE
 
 
 def _neck_screws(rng: np.random.Generator, phantom: Phantom) -> str:

@@ -23,6 +23,9 @@ FIELDS: dict[str, Voxels | None] = {
 }
 """Fields of view by name: a quick one, that of a usual crop, and the whole trunk."""
 
+IN_A_TRUNK = {"max_lesions": 21, "benign_findings": 10.0, "fractures": 1.0}
+"""A whole trunk has room for more; 21 lesions are the most in a case of the ULS23 set."""
+
 
 class SimulationConfig(BaseModel):
     """Priors of a simulated cohort.
@@ -93,4 +96,5 @@ class SimulationConfig(BaseModel):
             region = TRUNK
         if region is not None and region not in REGIONS:
             raise ConfigError(f"region {region!r}; expected one of {', '.join(REGIONS)}")
-        return self.model_copy(update={"region": region, "shape_zyx": FIELDS[field]})
+        more = IN_A_TRUNK if region == TRUNK else {}
+        return self.model_copy(update={**more, "region": region, "shape_zyx": FIELDS[field]})
