@@ -8,7 +8,6 @@ CPU times add up what all threads of the process used; they bear company on the 
 
 import argparse
 import hashlib
-import itertools
 import os
 import platform
 import subprocess
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -36,6 +34,7 @@ ROOT = Path(__file__).parents[1]
 SIDES = (64, 96, 128)
 WORKERS = (0, 1, 2, 4)
 STALLED_S = 120
+WARM_STEPS = 5
 CORES, WANTED_A_SECOND = 16, 100
 
 
@@ -51,55 +50,55 @@ class TimedSampler(PatchSampler):
         return patch
 
 
+class Meter:
+    """Notes, whenever a batch is handed over, how long it was waited for and what was spent."""
+
+    def __init__(self, sampler: TimedSampler, workers: int) -> None:
+        self.sampler, self.workers = sampler, workers
+        self.notes: list[tuple[float, float, float, float]] = []
+
+    @contextmanager
+    def batches(self, start: int) -> Iterator[Iterator[Batch]]:
+        """Open the batches, as training does."""
+        size = self.sampler.config.training.batch_size
+        with PatchLoader(self.sampler, size, start, self.workers) as loader:
+            yield self._noted(loader)
+
+    def _noted(self, loader: PatchLoader) -> Iterator[Batch]:
+        while True:
+            began = time.perf_counter()
+            batch = next(loader)
+            ended = time.perf_counter()
+            note = (ended, ended - began, time.process_time(), self.sampler.cpu_s)
+            self.notes.append(note)
+            yield batch
+
+    def row(self) -> str:
+        """Return the means over the steps after those that warm up."""
+        first, last = self.notes[WARM_STEPS], self.notes[-1]
+        steps = len(self.notes) - 1 - WARM_STEPS
+        waited = sum(note[1] for note in self.notes[WARM_STEPS + 1 :])
+        wall, cpu, data = (last[k] - first[k] for k in (0, 2, 3))
+        return (
+            f"| {self.workers} | {1000 * cpu / steps:.0f} | {1000 * data / steps:.1f} "
+            f"| {100 * data / cpu:.1f} % | {1000 * wall / steps:.0f} "
+            f"| {1000 * waited / steps:.2f} | {100 * waited / wall:.2f} % |"
+        )
+
+
 def share_of_a_step(store: Store, config: Config, steps: int) -> list[str]:
     """Train the smallest model for some steps, and tell how much of one is data."""
+    every = ("training.max_steps", "training.validate_every", "training.checkpoint_every")
+    config = config.updated(dict.fromkeys(every, steps))
     rows = []
     for workers in (0, 1):
-        config = config.updated(
-            {
-                "data.workers": workers,
-                "training.max_steps": steps,
-                "training.validate_every": steps,
-                "training.checkpoint_every": steps,
-            }
-        )
-        sampler = TimedSampler(store, config, 0)
-        waited, ends = [], []
-
-        @contextmanager
-        def batches(
-            start: int,
-            sampler: PatchSampler = sampler,
-            workers: int = workers,
-            waited: list[float] = waited,
-            ends: list[float] = ends,
-        ) -> Iterator[Iterator[Batch]]:
-            def timed(loader: PatchLoader) -> Iterator[Batch]:
-                while True:
-                    began = time.perf_counter()
-                    batch = next(loader)
-                    ends.append(time.perf_counter())
-                    waited.append(ends[-1] - began)
-                    yield batch
-
-            with PatchLoader(sampler, sampler.config.training.batch_size, start, workers) as loader:
-                yield timed(loader)
-
-        data = TrainingData(batches, [], "benchmark", {})
+        meter = Meter(TimedSampler(store, config, 0), workers)
         with tempfile.TemporaryDirectory() as folder:
             run = RunFolder(Path(folder) / "run")
             run.open(resume=False)
-            trainer = Trainer(make_fabric("cpu", "32"), run, config, data)
-            cpu = time.process_time()
-            trainer.fit()
-            cpu = time.process_time() - cpu
-        taken = [b - a for a, b in itertools.pairwise(ends[1:])]
-        waiting = sum(waited[2:]) / sum(taken)
-        rows.append(
-            f"| {workers} | {1000 * cpu / steps:.0f} | {1000 * sampler.cpu_s / steps:.1f} "
-            f"| {100 * sampler.cpu_s / cpu:.1f} % | {1000 * median(taken):.0f} "
-            f"| {1000 * median(waited[2:]):.2f} | {100 * waiting:.2f} % |"
-        )
+            data = TrainingData(meter.batches, [], "benchmark", {})
+            Trainer(make_fabric("cpu", "32"), run, config, data).fit()
+        rows.append(meter.row())
     return [
         "| workers | step, CPU ms | its data, CPU ms | share | step, ms | waits, ms | share |",
         "| --- | --- | --- | --- | --- | --- | --- |",
@@ -217,7 +216,7 @@ def main() -> None:
     parser.add_argument("--split", default=None, help="use these scans only")
     parser.add_argument("--scans", type=int, default=16)
     parser.add_argument("--store", type=Path, default=None)
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--patches", type=int, default=200, help="timed for each size")
     parser.add_argument("--memory-patches", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=2)

@@ -2,7 +2,7 @@
 
 They are read from the folder in which it was predicted, so that a patch still depends on nothing
 but its seed and number. Appearance alone does not find them: at places in bone that stand out,
-dense or dark, a trained model is hardly wrong more often than anywhere (``benchmarks/feeding.md``).
+dense or dark, a trained model is hardly wrong more often than anywhere (docs/training.md).
 """
 
 from collections.abc import Sequence
