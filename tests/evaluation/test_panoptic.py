@@ -11,6 +11,7 @@ from osteomet.evaluation.panoptic import (
     mask_ious,
     match_masks,
     panoptic_quality,
+    panoptic_table,
 )
 from osteomet.findings import RunLengthMask
 
@@ -57,7 +58,9 @@ def test_equals_torchmetrics(seed: int) -> None:
     expected = torchmetrics_quality(
         *pairs, things={1}, stuffs={0}, return_per_class=True, return_sq_and_rq=True
     ).reshape(-1, 3)[0]
-    ours = panoptic_quality([counts_of(true, list(masks_of(predicted)))], np.ones(1))
+    ours = panoptic_quality(
+        panoptic_table([counts_of(true, list(masks_of(predicted)))]), np.ones(1)
+    )
     assert ours == pytest.approx(expected.tolist(), abs=1e-6)
 
 
@@ -69,7 +72,7 @@ def test_by_hand() -> None:
     half = RunLengthMask.encode(np.ones((2, 4, 2), bool), (4, 10, 10))  # IoU of exactly one half
     counts = counts_of(true, [three_quarters, half, None])
     assert counts == PanopticCounts(0.75, 1, 2, 1)
-    quality = panoptic_quality([counts, PanopticCounts()], np.array([1.0, 5.0]))
+    quality = panoptic_quality(panoptic_table([counts, PanopticCounts()]), np.array([1.0, 5.0]))
     assert quality == pytest.approx((0.75 / 2.5, 0.75, 1 / 2.5))
 
 
@@ -84,4 +87,4 @@ def test_two_masks_on_one_lesion_match_once() -> None:
 def test_nothing() -> None:
     counts = counts_of(np.zeros(SHAPE, np.int16), [])
     assert counts == PanopticCounts()
-    assert np.isnan(panoptic_quality([counts], np.ones(1))).all()
+    assert np.isnan(panoptic_quality(panoptic_table([counts]), np.ones(1))).all()

@@ -60,7 +60,8 @@ def test_pooled_by_hand() -> None:
         Overlap(0.0, 1.0, 0.0, 9.0),
         Overlap(5.0, 6.0, 8.0, 9.0),
     ]
-    assert pooled_overlap(patients, np.ones(3)).dice == pytest.approx(2 * 6 / (4 + 1 + 14))
-    assert pooled_overlap(patients, np.array([2.0, 0, 0])).dice == pytest.approx(0.5)
-    assert np.isnan(pooled_overlap(patients, np.zeros(3)).dice)
+    table = overlap_table(patients)
+    assert pooled_overlap(table, np.ones(3)).dice == pytest.approx(2 * 6 / (4 + 1 + 14))
+    assert pooled_overlap(table, np.array([2.0, 0, 0])).dice == pytest.approx(0.5)
+    assert np.isnan(pooled_overlap(table, np.zeros(3)).dice)
     assert overlap_table([]).shape == (0, 4)

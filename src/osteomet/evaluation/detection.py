@@ -95,6 +95,12 @@ class FROC:
         """Return the highest sensitivity within a limit of false positives per scan."""
         return self.at(false_positives)[1]
 
+    def sensitivities_at(self, rates: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Return ``sensitivity_at`` for many limits, none below 0, at once."""
+        last = np.searchsorted(self.false_positives, rates, side="right") - 1
+        sensitivities: Float[np.ndarray, " n"] = self.sensitivity[last]
+        return sensitivities
+
     def operating_threshold(self, false_positives: float) -> float:
         """Return the score above which candidates become lesions, to be kept in the weights.
 

@@ -57,20 +57,17 @@ def froc_band(cohort: ScoredCohort, pooled: PooledMatches) -> Family:
     lesions = _lesions(cohort)
     described = tuple(Estimate(f"{rate:.4g}", lesions, "lesions") for rate in BAND_RATES)
 
-    def sensitivities(weights: Weights) -> np.ndarray:
-        curve = pooled.froc(weights)
-        return np.array([curve.sensitivity_at(rate) for rate in BAND_RATES])
-
-    return Family(described, sensitivities)
+    return Family(described, lambda weights: pooled.froc(weights).sensitivities_at(BAND_RATES))
 
 
 def _froc_family(cohort: ScoredCohort, pooled: PooledMatches) -> Family:
     curve = pooled.froc(np.ones(len(cohort.names)))
     lesions = _lesions(cohort)
-    rates = ", ".join(f"{rate:g}" for rate in MEAN_RATES)
+    rates = np.array([*FP_RATES, *MEAN_RATES])
+    read_at = ", ".join(f"{rate:g}" for rate in MEAN_RATES)
     described = (
         *(_described_at(curve, rate) for rate in FP_RATES),
-        Estimate("mean sensitivity of the FROC", lesions, "lesions", note=f"at {rates} FP/scan"),
+        Estimate("mean sensitivity of the FROC", lesions, "lesions", note=f"at {read_at} FP/scan"),
         Estimate(
             f"average precision at box IoU {HIT_IOU:g}",
             lesions,
@@ -81,9 +78,10 @@ def _froc_family(cohort: ScoredCohort, pooled: PooledMatches) -> Family:
 
     def figures(weights: Weights) -> np.ndarray:
         curve = pooled.froc(weights)
-        at = {rate: curve.sensitivity_at(rate) for rate in (*FP_RATES, *MEAN_RATES)}
-        mean = float(np.mean([at[rate] for rate in MEAN_RATES]))
-        return np.array([*(at[rate] for rate in FP_RATES), mean, average_precision(curve)])
+        at = curve.sensitivities_at(rates)
+        return np.array(
+            [*at[: len(FP_RATES)], at[len(FP_RATES) :].mean(), average_precision(curve)]
+        )
 
     return Family(described, figures, DETECTION)
 

@@ -82,17 +82,20 @@ def match_masks(iou: Float[np.ndarray, "masks lesions"]) -> PanopticCounts:
     )
 
 
+def panoptic_table(counts: Sequence[PanopticCounts]) -> Float[np.ndarray, "scans 4"]:
+    """Return one row a scan, in the order of the fields of ``PanopticCounts``."""
+    rows = [[c.iou_sum, c.matches, c.unmatched_predicted, c.unmatched_true] for c in counts]
+    return np.array(rows, dtype=np.float64).reshape(-1, 4)
+
+
 def panoptic_quality(
-    counts: Sequence[PanopticCounts], weights: Float[np.ndarray, " n"]
+    table: Float[np.ndarray, "scans 4"], weights: Float[np.ndarray, " scans"]
 ) -> tuple[float, float, float]:
     """Return panoptic, segmentation and recognition quality, each scan counted ``weights`` times.
 
     The first is the product of the others: the mean IoU of matches, and the F1 of matching.
     NaN where there is neither a lesion nor a report.
     """
-    table = np.array(
-        [[c.iou_sum, c.matches, c.unmatched_predicted, c.unmatched_true] for c in counts]
-    ).reshape(-1, 4)
     iou_sum, matches, spare, missed = (weights @ table).tolist()
     size = matches + (spare + missed) / 2
     return ratio(iou_sum, size), ratio(iou_sum, matches), ratio(matches, size)

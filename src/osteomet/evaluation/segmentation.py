@@ -72,9 +72,11 @@ class Overlap:
         return ratio(self.scan_ml - wrong, self.scan_ml)
 
 
-def pooled_overlap(patients: Sequence[Overlap], weights: Float[np.ndarray, " patients"]) -> Overlap:
-    """Return all voxels together, each patient counted ``weights`` times."""
-    return Overlap(*(weights @ overlap_table(patients)).tolist())
+def pooled_overlap(
+    table: Float[np.ndarray, "patients 4"], weights: Float[np.ndarray, " patients"]
+) -> Overlap:
+    """Return all voxels of an ``overlap_table``, each patient counted ``weights`` times."""
+    return Overlap(*(weights @ table).tolist())
 
 
 def overlap_table(patients: Sequence[Overlap]) -> Float[np.ndarray, "patients 4"]:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from osteomet.evaluation.panoptic import MATCHED_IOU, panoptic_quality
+from osteomet.evaluation.panoptic import MATCHED_IOU, panoptic_quality, panoptic_table
 from osteomet.evaluation.scored import ScoredCohort
-from osteomet.evaluation.segmentation import Overlap, pooled_overlap
+from osteomet.evaluation.segmentation import Overlap, overlap_table, pooled_overlap
 from osteomet.evaluation.statistics import (
     Estimate,
     Family,
@@ -30,6 +30,7 @@ def segmentation_families(cohort: ScoredCohort, tolerance_mm: float) -> list[Fam
         tolerance_mm: at which surfaces were compared.
     """
     overlaps = cohort.overlaps()
+    table = overlap_table(overlaps)
     diseased = np.flatnonzero(cohort.lesions_per_patient > 0)
     return [
         *_lesion_families(cohort, "Dice", [scan.dice for scan in cohort.scans], SEGMENTATION),
@@ -42,7 +43,7 @@ def segmentation_families(cohort: ScoredCohort, tolerance_mm: float) -> list[Fam
         ),
         family_of_one(
             Estimate("Dice pooled", len(overlaps), "patients", note="all voxels together"),
-            lambda weights: pooled_overlap(overlaps, weights).dice,
+            lambda weights: pooled_overlap(table, weights).dice,
             SEGMENTATION,
         ),
         _panoptic(cohort),
@@ -105,6 +106,7 @@ def _per_patient(
 
 def _panoptic(cohort: ScoredCohort) -> Family:
     counts = [scan.panoptic for scan in cohort.scans]
+    table = panoptic_table(counts)
     matches = sum(one.matches for one in counts)
     spare = sum(one.unmatched_predicted for one in counts)
     missed = sum(one.unmatched_true for one in counts)
@@ -116,7 +118,7 @@ def _panoptic(cohort: ScoredCohort) -> Family:
     )
 
     def figures(weights: Weights) -> Float[np.ndarray, " figures"]:
-        return np.array(panoptic_quality(counts, weights[cohort.owner]))
+        return np.array(panoptic_quality(table, weights[cohort.owner]))
 
     return Family(described, figures, SEGMENTATION)
 
@@ -151,7 +153,8 @@ def _voxels(
         ("voxel specificity per patient", [one.specificity for one in overlaps], everyone),
         ("voxel accuracy per patient", [one.accuracy for one in overlaps], everyone),
     )
-    total = pooled_overlap(overlaps, np.ones(len(overlaps)))
+    table = overlap_table(overlaps)
+    total = pooled_overlap(table, np.ones(len(overlaps)))
     note = (
         f"{total.true_ml:.0f} ml of lesions, {total.shared_ml:.0f} ml of them found, "
         f"{total.scan_ml / 1000:.1f} l of scan"
@@ -162,7 +165,7 @@ def _voxels(
     )
 
     def pooled(weights: Weights) -> Float[np.ndarray, " figures"]:
-        one = pooled_overlap(overlaps, weights)
+        one = pooled_overlap(table, weights)
         return np.array([one.sensitivity, one.specificity, one.accuracy])
 
     return [
