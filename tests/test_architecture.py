@@ -57,6 +57,7 @@ ALLOWED = {
         "io",
         "models",
         "ops",
+        "reporting",
         "structures",
     },
     "demo": {"evaluation", "findings", "inference", "io", "simulate"},

@@ -184,3 +184,32 @@ class TestUpdated:
     def test_unknown_name(self, name: str, message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             Config().updated({name: 1})
+
+
+def test_unknown_backbone_is_told_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"no backbone 'resnet52': did you mean 'resnet50'\?.*"):
+        parse_config({"model": {"backbone": {"name": "resnet52"}}}, "test")
+
+
+def test_stochastic_depth_is_refused_where_there_is_none() -> None:
+    backbone = {"name": "yolov8m", "drop_path": 0.1}
+    with pytest.raises(
+        ConfigError, match=r"drop_path is 0\.1, but yolov8m has no stochastic depth"
+    ):
+        parse_config({"model": {"backbone": backbone}}, "test")
+
+
+@pytest.mark.parametrize(
+    ("given", "batch_size", "expected"),
+    [
+        ("auto", 7, "group"),
+        ("auto", 8, "batch"),
+        ("instance", 8, "instance"),
+        ("batch", 1, "batch"),
+    ],
+)
+def test_normalisation_follows_the_batch_unless_it_is_given(
+    given: str, batch_size: int, expected: str
+) -> None:
+    settings = {"model.backbone.normalisation": given, "training.batch_size": batch_size}
+    assert Config().updated(settings).resolved().model.backbone.normalisation == expected

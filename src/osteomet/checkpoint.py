@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from osteomet.config import Config, parse_kept_config
@@ -108,8 +108,50 @@ def load_weights(name_or_path: str | Path = DEFAULT_WEIGHTS) -> LoadedWeights:
         metrics=metrics,
         provenance=provenance,
         name=path.stem,
-        sha256=_sha256(path),
+        sha256=file_sha256(path),
     )
+
+
+def is_osteomet_file(path: Path) -> bool:
+    """Return whether a file is safetensors with the metadata that ``save_weights`` writes."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _VERSION_KEY in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def load_foreign_tensors(path: Path) -> State:
+    """Read another program's weights: safetensors, or a state dict that torch saved.
+
+    A torch file may keep the state dict below ``state_dict`` or ``model``. No code in it runs.
+
+    Raises:
+        CheckpointError: the file is neither.
+    """
+    try:
+        content: Any = load_file(path)
+    except (OSError, SafetensorError):
+        content = _load_torch_file(path)
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds {type(content).__name__}; expected a state dict")
+    tensors = {str(key): _float32(v) for key, v in content.items() if isinstance(v, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensor; expected a state dict")
+    return tensors
+
+
+def _load_torch_file(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises six kinds for one damaged file
+        raise CheckpointError(
+            f"{path}: neither safetensors nor a state dict that torch saved "
+            f"({type(error).__name__}); expected weights of osteomet, or of a 2D network"
+        ) from error
 
 
 def bundled_weights() -> list[str]:
@@ -257,6 +299,7 @@ def _with_prefix(tensors: State, prefix: str) -> State:
     }
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the digest of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -20,6 +20,7 @@ from osteomet.config import Config, load_config, parse_assignment
 from osteomet.data.exports import LAYOUTS, export_cohort
 from osteomet.data.importing import FORMATS, NOTES, Note, import_cohort
 from osteomet.data.manifest import Case, read_cohort
+from osteomet.data.prepare import prepare_cohort
 from osteomet.data.splits import PROTOCOLS, VALIDATION_SHARE, write_protocol
 from osteomet.demo import run_demo
 from osteomet.doctor import examine_and_report
@@ -43,6 +44,7 @@ from osteomet.simulate.enrolment import enrol_centres
 from osteomet.simulate.insert import write_inserted
 from osteomet.simulate.settings import FIELDS, REGIONS, SimulationConfig
 from osteomet.training.calibrate import calibrate as calibrate_weights
+from osteomet.training.pretrain import pretrain as pretrain_backbone
 from osteomet.training.run import train as train_model
 
 NOTICE = "Research software. Not a medical device. Not for diagnosis."
@@ -163,6 +165,41 @@ def doctor(
 
 
 @app.command()
+def prepare(
+    cohort: Annotated[Path, typer.Argument(help="cohort.csv")],
+    config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="the store; default is where training looks"),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="processes")] = 1,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, any number of times")
+    ] = None,
+) -> None:
+    """Resample, crop and compress the scans of a cohort, so that training need not."""
+    settings = load_config(config) if config else Config()
+    settings = settings.updated(dict(parse_assignment(text) for text in assignments or ()))
+    with _bar("preparing") as bar:
+        task = bar.add_task("scans", total=None)
+        done = prepare_cohort(
+            cohort,
+            settings,
+            output,
+            workers=workers,
+            progress=lambda scans, count: bar.update(task, completed=scans, total=count),
+            report=_tell_error,
+        )
+    console.print(
+        f"{done.done} scans prepared, {done.kept} kept, {done.failed} failed; "
+        f"{done.size_mb:.0f} MB in {escape(str(done.store))}, {done.seconds:.0f} s",
+        highlight=False,
+        soft_wrap=True,
+    )
+    raise typer.Exit(1 if done.failed else 0)
+
+
+@app.command()
 def export(
     layout: Annotated[str, typer.Argument(metavar="LAYOUT", help=", ".join(LAYOUTS))],
     cohort: Annotated[Path, typer.Argument(help="cohort.csv")],
@@ -191,11 +228,15 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
     config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
     init: Annotated[
-        str | None, typer.Option(help="weights to start from, by bundled name or path")
+        str | None,
+        typer.Option(help="weights to start from: bundled name, osteomet file, 2D weights"),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
     device: Device = "auto",
     processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    store: Annotated[
+        Path | None, typer.Option(help="what osteomet prepare wrote with -o; default beside cohort")
+    ] = None,
     hard_places: Annotated[
         Path | None,
         typer.Option(help="predictions of the training scans: learn what they got wrong"),
@@ -215,7 +256,34 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
         resume=resume,
         device=device,
         processes=processes,
+        store_dir=store,
         hard_places=hard_places,
+        provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
+        console=console,
+    )
+
+
+@app.command()
+def pretrain(
+    images: Annotated[list[Path], typer.Argument(help="scans, or folders of scans")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
+    config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, any number of times")
+    ] = None,
+) -> None:
+    """Let a backbone learn from scans without labels; its weights are for train --init."""
+    settings = load_config(config) if config else Config()
+    pretrain_backbone(
+        images,
+        settings.updated(dict(parse_assignment(text) for text in assignments or ())),
+        output,
+        resume=resume,
+        device=device,
+        processes=processes,
         provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
         console=console,
     )
@@ -418,8 +486,12 @@ def main() -> None:
     try:
         app()
     except OsteometError as error:
-        console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
+        _tell_error(error)
         sys.exit(2)
+
+
+def _tell_error(error: OsteometError) -> None:
+    console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
 
 
 def _tell(outcome: Outcome) -> None:

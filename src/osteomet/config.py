@@ -346,6 +346,19 @@ class TrainingConfig(Section):
     """``auto``: bf16 where the accelerator has it, float32 on a CPU."""
 
 
+class PretrainingConfig(Section):
+    """How a backbone learns from scans without labels: by guessing hidden cubes."""
+
+    mask_ratio: float = Field(default=0.6, gt=0, lt=1)
+    """Share of the cubes that are hidden; a cube is a cell of the coarsest level."""
+    normalise_targets: bool = True
+    """Each cube is predicted less its mean and over its deviation: texture, not brightness."""
+    decoder_channels: Count = 256
+    """Width of the decoder's one block; it is not kept."""
+    held_out: Fraction = 0.1
+    """Share of the scans that only measure; at least one, unless there is only one or it is 0."""
+
+
 class InferenceConfig(Section):
     tile_size: tuple[Count, Count, Count] = (128, 128, 128)
     overlap_vox: int = Field(default=32, ge=0)
@@ -365,6 +378,7 @@ class Config(Section):
     augment: AugmentConfig = AugmentConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
+    pretraining: PretrainingConfig = PretrainingConfig()
     inference: InferenceConfig = InferenceConfig()
 
     @model_validator(mode="after")

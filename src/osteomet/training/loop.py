@@ -16,22 +16,23 @@ from typing import Any, Literal, cast
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
-from osteomet.checkpoint import LoadedWeights, load_fitting, save_weights
+from osteomet.checkpoint import load_fitting, save_weights
 from osteomet.config import Config
 from osteomet.data.loader import Batch
 from osteomet.data.patches import Patch
 from osteomet.errors import ConfigError, TrainingError
-from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.budget import TIMED_STEPS, Costs, affordable_steps, mean_step_seconds
 from osteomet.training.ema import ExponentialMovingAverage
 from osteomet.training.interrupt import StopRequest
 from osteomet.training.logs import NoLogs, TrainingLogs
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import adamw, learning_rate, roi_weight
+from osteomet.training.starting_weights import StartingWeights
 from osteomet.training.state import Learner, Progress, save_state
-from osteomet.training.validation import Validation, seed_torch, validate
+from osteomet.training.task import DETECTION, Measurement, Task
+from osteomet.training.validation import seed_torch
 
 ROI_LOSSES = frozenset({"classes", "box", "attributes", "mask", "mask_dice"})
 """Losses of the RoI heads, which wait for the RPN; the others count fully from the start."""
@@ -91,6 +92,7 @@ class Trainer:
         folder: where the run is kept.
         config: with the HU constants of this run.
         data: patches.
+        task: what is learned.
         initial: weights to start from, as far as they fit; None starts from random ones.
         state: of the run to resume, as ``read_state`` gave it.
         started: ``time.perf_counter()`` when the budget began.
@@ -101,25 +103,26 @@ class Trainer:
         CheckpointError: the state, or all of the weights to start from, belong to another model.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a run is made of, each named once by its caller
         self,
         fabric: Fabric,
         folder: RunFolder,
         config: Config,
         data: TrainingData,
         *,
-        initial: LoadedWeights | None = None,
+        task: Task = DETECTION,
+        initial: StartingWeights | None = None,
         state: Mapping[str, Any] | None = None,
         started: float | None = None,
         console: Console | None = None,
     ) -> None:
         self.fabric, self.folder, self.config, self.data = fabric, folder, config, data
-        self.console = console
+        self.task, self.console = task, console
         self.settings = config.training
         self.started = time.perf_counter() if started is None else started
         seed_torch(self.settings.seed, "weights")
-        model = MaskRCNN(config.model, config.preprocess.spacing_mm)
-        _check_patch_size(config, model.multiple_of)
+        model = task.build(config)
+        _check_patch_size(config, cast("int", model.multiple_of))
         if initial is not None and state is None:
             self._start_from(model, initial)
         optimizer = adamw(model, self.settings)
@@ -135,13 +138,11 @@ class Trainer:
         self._spent_before = self.progress.elapsed_s
         self._skipped_in_a_row = 0
 
-    def _start_from(self, model: MaskRCNN, initial: LoadedWeights) -> None:
-        fresh = load_fitting(model, initial.model_state, initial.name)
+    def _start_from(self, model: nn.Module, initial: StartingWeights) -> None:
+        fresh = load_fitting(model, initial.state, initial.name)
         if self.console is not None:
-            parts = f"; starting anew: {', '.join(fresh)}" if fresh else ""
-            self.console.print(
-                f"starting from the weights {initial.name}{parts}", highlight=False, markup=False
-            )
+            said = initial.told(fresh, model.state_dict())
+            self.console.print(said, highlight=False, markup=False, soft_wrap=True)
 
     def fit(self) -> TrainingResult:
         """Train to the end of the run, or until a signal asks to stop.
@@ -188,7 +189,8 @@ class Trainer:
             group["lr"] = rate * group["rate_scale"]
         device = self.fabric.device
         images = batch.images.to(device, non_blocking=True)
-        _, losses = self.model(images, [targets.to(device) for targets in batch.targets])
+        targets = [targets.to(device) for targets in batch.targets]
+        losses = self.task.losses(self.model, images, targets)
         self._check_finite(losses, step)
         ramp = roi_weight(step, self.settings)
         loss = torch.stack([v * (ramp if k in ROI_LOSSES else 1) for k, v in losses.items()]).sum()
@@ -236,9 +238,9 @@ class Trainer:
         else:
             progress.stale_validations += 1
 
-    def _measure(self, examples: Sequence[Patch]) -> Validation:
+    def _measure(self, examples: Sequence[Patch]) -> Measurement:
         settings, average = self.settings, self.learner.average.model
-        return validate(self.fabric, average, examples, settings.batch_size, settings.seed)
+        return self.task.measure(self.fabric, average, examples, settings.batch_size, settings.seed)
 
     def _checkpoint(self) -> None:
         """Write the state, and the averaged weights of this step."""

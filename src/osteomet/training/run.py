@@ -11,21 +11,20 @@ from lightning_fabric import Fabric
 from rich.console import Console
 
 import osteomet
-from osteomet.checkpoint import LoadedWeights, load_weights
+from osteomet.checkpoint import load_weights
 from osteomet.config import Config
 from osteomet.data.hard_places import Boxes, false_positives
 from osteomet.data.loader import PatchLoader
 from osteomet.data.manifest import Cohort, read_cohort, with_split, write_split
 from osteomet.data.patches import PatchSampler, validation_patches
+from osteomet.data.prepare import STORE_FOLDER
 from osteomet.data.store import Store, StoredScan, build_store, hu_statistics
 from osteomet.errors import InputError
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
 from osteomet.training.memory import keep_freed_memory
 from osteomet.training.run_folder import RunFolder
+from osteomet.training.starting_weights import StartingWeights, starting_weights
 from osteomet.training.state import check_cohort, read_state, resumed_config
-
-STORE_FOLDER = "osteomet-store"
-"""Beside ``cohort.csv``, unless another place is given; runs of the same scans share it."""
 
 
 def train(  # noqa: PLR0913 - one keyword for each option of the command
@@ -51,9 +50,10 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         cohort_path: ``cohort.csv``; without a split it gets one, by ``training.seed``.
         config: the settings; the normalisation constants are measured and replaced.
         run_dir: made if it is missing; see ``RunFolder``.
-        init: weights to start from, by bundled name or path. Tensors of the model that they
-            lack, or have in another shape, start anew. Their normalisation constants stay,
-            since their first layer knows HU by them. A resumed run has them already.
+        init: weights to start from, by bundled name or path: a detector's, a pretrained
+            backbone's, or those of a 2D network. Tensors of the model that they lack, or have
+            in another shape, start anew. Normalisation constants of osteomet's own weights
+            stay, since their first layer knows HU by them. A resumed run has them already.
         resume: go on with the run in ``run_dir``.
         device: auto, cpu, cuda or mps.
         processes: that share each batch; a launcher such as torchrun says it by itself.
@@ -87,7 +87,7 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         )
     hard = false_positives(hard_places, training.scans) if hard_places is not None else {}
     digest = _digest(training, validation, hard)
-    initial = None if init is None or resume else load_weights(init)
+    initial = None if init is None or resume else starting_weights(init, config)
     if state is not None:
         check_cohort(folder.state, state, digest)
     else:
@@ -132,12 +132,11 @@ def _summary(result: TrainingResult) -> str:
     )
 
 
-def _with_hu_constants(config: Config, training: Store, initial: LoadedWeights | None) -> Config:
-    if initial is None:
+def _with_hu_constants(config: Config, training: Store, initial: StartingWeights | None) -> Config:
+    if initial is None or initial.preprocess is None:
         mean_hu, std_hu = hu_statistics(training, config.preprocess.window_hu)
     else:
-        known = initial.config.preprocess
-        mean_hu, std_hu = known.mean_hu, known.std_hu
+        mean_hu, std_hu = initial.preprocess.mean_hu, initial.preprocess.std_hu
     return config.updated({"preprocess.mean_hu": mean_hu, "preprocess.std_hu": std_hu})
 
 

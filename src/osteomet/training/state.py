@@ -131,7 +131,7 @@ def resumed_config(path: Path, state: Mapping[str, Any], config: Config) -> Conf
         saved = parse_kept_config(state["config"], str(path))
     except ConfigError as error:
         raise CheckpointError(f"{error}; resume with the osteomet that wrote it") from error
-    before, now = _flat(saved.model_dump()), _flat(config.model_dump())
+    before, now = (_flat(one.resolved().model_dump()) for one in (saved, config))
     differing = [
         f"{name} (was {before.get(name)!r}, now {now.get(name)!r})"
         for name in sorted(before.keys() | now.keys())
