@@ -8,7 +8,7 @@ import pytest
 from evaluation_cases import SHAPE, candidate, case
 
 from osteomet.errors import AnnotationError, InputError
-from osteomet.evaluation.cohort import Evaluation, evaluate_predictions
+from osteomet.evaluation.cohort import Evaluation, Options, evaluate_predictions
 from osteomet.evaluation.scan import EvaluationCase, score_scan
 from osteomet.findings import PrimaryTumour
 
@@ -56,6 +56,38 @@ def evaluation() -> Evaluation:
         ("AUC", 0.5, 2, 1),
         ("AUC, all patients", (0.5 + 1) / 2, 3, 1),
         ("Brier score", (0.2**2 + 0.8**2) / 2, 2, 1),
+        # By score: hit, hit, miss, hit, hit: precision 1 up to a sensitivity of 1/2, then 4/5.
+        ("average precision at box IoU 0.1", (51 * 1 + 50 * 0.8) / 101, 4, None),
+        # The box around half of B has an IoU of exactly one half, so the hits are the same.
+        ("average precision at box IoU 0.5", (51 * 1 + 50 * 0.8) / 101, 4, None),
+        ("sensitivity, below 10 mm", 3 / 4, 4, 3),
+        ("patients with a lesion found", 1.0, 2, 2),
+        ("patients with any report", 1.0, 2, 2),
+        ("lesion-free patients without a report", 1 / 2, 2, 1),
+        # Best scores 0.9 and 0.6 with a lesion, 0.7 and 0 without.
+        ("AUC, any lesion", 3 / 4, 4, 2),
+        # A matches with an IoU of 1. Half of B, b's report and the empty mask of d match nothing,
+        # nor do B, A of the second scan and d's lesion.
+        ("panoptic quality", 1 / (1 + 6 / 2), 4, 1),
+        ("segmentation quality", 1.0, 1, None),
+        ("recognition quality", 1 / (1 + 6 / 2), 4, 1),
+        ("voxel sensitivity pooled", 96 / (192 + 64), 4, None),
+        ("voxel sensitivity per patient", (96 / 192 + 0) / 2, 2, None),
+        ("voxel specificity pooled", 1 - 64 / (5 * 16000 - 256), 4, None),
+        ("voxel accuracy pooled", 1 - (64 + 160) / (5 * 16000), 4, None),
+        # 64 voxels of 2 mm3 in patient b.
+        ("reported volume in ml", 0.128 / 2, 2, 1),
+        # Of the patients with a prediction: lung at 0.8 is right, other at 0.8 is not.
+        ("accuracy", 1 / 2, 2, 1),
+        ("sensitivity", 1.0, 1, 1),
+        ("specificity", 0.0, 1, 0),
+        ("F1", 2 / 3, 2, 1),
+        # Patient c has none, which counts as wrong.
+        ("accuracy, all patients", 1 / 3, 3, 1),
+        ("specificity, all patients", 0.0, 2, 0),
+        ("expected calibration error", 0.3, 2, 1),
+        ("mean p_lung", 0.8, 2, 1),
+        ("net benefit at 0.5", 1 / 2 - 1 / 2, 2, 1),
     ],
 )
 def test_figures_by_hand(
@@ -98,6 +130,32 @@ def test_a_cohort_without_a_lesion_has_no_sensitivity() -> None:
         defined = {"false positives per scan as reported", "lesion-free scans without a report"}
         assert (one.value is not None) == (one.name in defined)
         assert one.low is None
+
+
+def test_calibration_under_another_prior() -> None:
+    """The findings say what the predictions assume; the patients are weighted to what is asked."""
+    scans = [case("a", [], [], LUNG, 0.6), case("b", [], [], OTHER, 0.2)]
+    for scan in scans:
+        primary = scan.findings.primary.model_copy(update={"training_prior_lung": 0.4})
+        object.__setattr__(scan, "findings", scan.findings.model_copy(update={"primary": primary}))
+    # Of the patients at hand half have lung cancer: odds times (0.5 / 0.5) / (0.4 / 0.6).
+    moved = [9 / 13, 3 / 11]
+    own = evaluate_predictions(scans, resamples=0)
+    assert own["mean p_lung, prior 0.500"].value == pytest.approx(sum(moved) / 2)
+    brier = ((1 - moved[0]) ** 2 + moved[1] ** 2) / 2
+    assert own["Brier score, prior 0.500"].value == pytest.approx(brier)
+    # At a share of 0.1 the odds are 6 times lower than at 0.4, and b counts 9 times as much as a.
+    moved = [0.2, 1 / 25]
+    asked = evaluate_predictions(scans, resamples=0, options=Options(prior_lung=0.1))
+    expected = 0.1 * (1 - moved[0]) ** 2 + 0.9 * moved[1] ** 2
+    assert asked["Brier score, prior 0.100"].value == pytest.approx(expected)
+    assert "weighted to it" in asked["Brier score, prior 0.100"].note
+
+
+def test_masks_beyond_the_scan_are_named() -> None:
+    beyond = candidate((18, 0, 0, 22, 4, 4), 0.9)
+    with pytest.raises(InputError, match="mask of candidate 0 reaches beyond"):
+        evaluate_predictions([case("c", [], [beyond], OTHER, None)])
 
 
 def test_ignore_regions_are_neither_rewarded_nor_punished() -> None:

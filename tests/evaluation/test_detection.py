@@ -138,6 +138,13 @@ def test_the_limit_of_false_positives_is_never_exceeded() -> None:
     assert curve.operating_threshold(2.0) == 0.6
 
 
+def test_many_limits_at_once_give_what_each_gives() -> None:
+    scans = [match_candidates(*random_scan(seed)) for seed in range(6)]
+    rates = np.array([0.0, 0.2, 0.5, 1.0, 3.0, 100.0])
+    expected = [froc(scans).sensitivity_at(rate) for rate in rates.tolist()]
+    assert froc(scans).sensitivities_at(rates).tolist() == expected
+
+
 def test_candidates_of_one_score_are_admitted_together() -> None:
     curve = froc([scan([0.5, 0.5, 0.5], [0, -1, -1], 1)])
     assert curve.thresholds.tolist() == [np.inf, 0.5]
