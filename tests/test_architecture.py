@@ -92,6 +92,7 @@ CONFINED = {
     "openpyxl": {"data"},
     "matplotlib": {"reporting"},
     "PIL": {"reporting"},
+    "blosc2": {"data"},
     "numba": {"ops", "simulate"},
     "safetensors": {"checkpoint"},
     "sklearn": {"data"},

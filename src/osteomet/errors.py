@@ -30,6 +30,10 @@ class AnnotationError(InputError):
     """A mask, a box file or a row of a cohort does not fit its scan."""
 
 
+class StoreError(InputError):
+    """The store of resampled scans cannot be written, or what is in it is damaged."""
+
+
 class CheckpointError(OsteometError):
     """Weights or a training state cannot be read, or belong to another configuration."""
 

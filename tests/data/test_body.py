@@ -5,7 +5,7 @@ import pytest
 import trunk_phantom as phantom
 from scipy import ndimage
 
-from osteomet.data.body import Body, _holes, cell_means, find_body
+from osteomet.data.body import BODY_MARGIN_MM, Body, _holes, body_window, cell_means, find_body
 from osteomet.volume import Volume
 
 
@@ -99,3 +99,85 @@ def test_holes_are_what_filling_each_plane_adds(axis: int) -> None:
     filled = np.stack([ndimage.binary_fill_holes(plane) & ~plane for plane in planes])
     assert filled.any()
     assert np.array_equal(_holes(cells, axis), np.moveaxis(filled, 0, axis))
+
+
+def extents(window: tuple[slice, slice, slice]) -> list[tuple[int, int]]:
+    return [(part.start, part.stop) for part in window]
+
+
+def box_of(there: np.ndarray) -> list[tuple[int, int]]:
+    return [(part.start, part.stop) for part in ndimage.find_objects(there.astype(np.uint8))[0]]
+
+
+def assert_holds(volume: Volume, there: np.ndarray) -> None:
+    """The window holds all that is there, and not much more than the margin."""
+    margin = BODY_MARGIN_MM / phantom.SPACING_MM
+    sides = zip(extents(body_window(volume)), box_of(there), volume.shape, strict=True)
+    for (low, high), (first, last), n in sides:
+        assert max(0, first - margin - 2) <= low <= first
+        assert last <= high <= min(n, last + margin + 2)
+
+
+def in_air(spacing: float = phantom.SPACING_MM) -> Volume:
+    voxels = np.random.default_rng(0).normal(phantom.AIR, 15, (40, 90, 100))
+    return Volume.from_spacing(np.rint(voxels).astype(np.int16), (spacing,) * 3)
+
+
+def rod(centre: tuple[int, int], radius_mm: float) -> np.ndarray:
+    return phantom.distance_mm(centre, (40, 90, 100)) <= radius_mm
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"trunk": ((45, 50), 60.0)},
+        {"leg": ((45, 30), 40.0), "other leg": ((45, 72), 35.0)},
+        {"trunk": ((45, 40), 50.0), "arm": ((50, 80), 12.0)},
+        {"finger": ((20, 70), 8.0)},
+    ],
+    ids=" and ".join,
+)
+def test_the_window_holds_every_part_of_the_patient(
+    parts: dict[str, tuple[tuple[int, int], float]],
+) -> None:
+    volume, there = in_air(), np.zeros((40, 90, 100), dtype=bool)
+    for centre, radius_mm in parts.values():
+        part = rod(centre, radius_mm)
+        volume.voxels[part] = phantom.MUSCLE
+        there |= part
+    assert_holds(volume, there)
+
+
+def test_the_window_of_a_head_and_of_a_chest() -> None:
+    head = in_air()
+    z, y, x = np.ogrid[:40, :90, :100]
+    ball = (z - 10) ** 2 + (y - 45) ** 2 + (x - 50) ** 2 <= 22**2
+    head.voxels[ball] = phantom.MUSCLE
+    assert_holds(head, ball)
+    assert_holds(phantom.trunk(lungs=True), phantom.skin())
+
+
+def test_a_bone_too_thin_for_cells_of_tissue_is_held() -> None:
+    volume = in_air()
+    volume.voxels[rod((12, 85), 3.0)] = phantom.CORTEX
+    assert_holds(volume, rod((12, 85), 3.0))
+
+
+def test_dust_is_not_the_patient() -> None:
+    volume = in_air()
+    volume.voxels[rod((45, 30), 30.0)] = phantom.MUSCLE
+    volume.voxels[3:5, 80:82, 90:92] = phantom.MUSCLE
+    assert_holds(volume, rod((45, 30), 30.0))
+
+
+@pytest.mark.parametrize("value", [phantom.AIR, phantom.MUSCLE])
+def test_all_of_a_scan_of_one_value_is_kept(value: int) -> None:
+    volume = in_air()
+    volume.voxels[...] = value
+    assert extents(body_window(volume)) == [(0, 40), (0, 90), (0, 100)]
+
+
+def test_three_slices_are_enough() -> None:
+    volume = phantom.trunk()
+    thin = Volume(volume.voxels[:3], volume.affine)
+    assert_holds(thin, phantom.skin()[:3])

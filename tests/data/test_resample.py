@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from osteomet.data import resample
-from osteomet.data.resample import axis_weights, resample_linear, resample_occupancy
+from osteomet.data.resample import (
+    axis_weights,
+    resample_linear,
+    resample_occupancy,
+    resample_slabs,
+)
 
 
 def linear_by_axis(
@@ -90,3 +96,38 @@ def test_occupancy_equals_resampling_the_whole_mask() -> None:
     filled = resample_occupancy(mask, region, (14, 15, 16), step, target)
     expected = linear_by_axis(whole, step, (20, 12, 15))[target]
     assert np.abs(filled.numpy() * 1000 - expected).max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"), [((20, 31, 27), (3.0, 0.9, 0.9)), ((25, 40, 36), (1.25, 0.7, 0.7))]
+)
+def test_linear_resampling_is_that_of_others(
+    shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]
+) -> None:
+    """nnU-Net and scikit-image resize to a shape through the same function of SciPy."""
+    values = np.random.default_rng(0).integers(-1024, 3000, shape).astype(np.int16)
+    target = tuple(round(n * s) for n, s in zip(shape, spacing_mm, strict=True))
+    step = tuple(n / m for n, m in zip(shape, target, strict=True))
+    centers = [(np.arange(n) + 0.5) * s - 0.5 for n, s in zip(target, step, strict=True)]
+    grid = np.stack(np.meshgrid(*centers, indexing="ij"))
+    expected = ndimage.map_coordinates(values.astype(float), grid, order=1, mode="nearest")
+    (z, y, x), (dz, dy, dx) = target, step
+    # Half a HU of rounding, and float32 against float64.
+    assert np.abs(resample_linear(values, (dz, dy, dx), (z, y, x)) - expected).max() < 0.51
+
+
+@pytest.mark.parametrize("step", [(0.4, 1.25, 0.9), (2.5, 3.0, 1.7), (1.0, 1.0, 1.0)])
+@pytest.mark.parametrize("slab_voxels", [600, 8_000_000])
+def test_a_window_is_that_part_of_the_whole(
+    step: tuple[float, float, float], slab_voxels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = np.random.default_rng(0).integers(-1024, 3000, (24, 33, 30)).astype(np.int16)
+    z, y, x = (int(n / s) for n, s in zip(values.shape, step, strict=True))
+    whole = resample_linear(values, step, (z, y, x))
+    window = (slice(3, z - 1), slice(2, y // 2), slice(x // 3, x))
+    monkeypatch.setattr(resample, "SLAB_VOXELS", slab_voxels)
+    slabs = list(resample_slabs(values, step, window, multiple=4))
+    assert all(len(slab) % 4 == 0 for slab in slabs[:-1])
+    # Sums of the same products may be grouped otherwise.
+    assert np.abs(np.concatenate(slabs).astype(int) - whole[window]).max() <= 1
+    assert (np.concatenate(slabs) != whole[window]).mean() < 0.001

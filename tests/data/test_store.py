@@ -1,23 +1,16 @@
-"""The store: what it keeps, that it never mixes settings, and that a stopped build goes on."""
+"""The store: what it keeps, and what its patches hold."""
 
-import os
-import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from phantom_scans import LESIONS, SHAPE, lesion_map, scan_volume, write_case
 
-from osteomet.data import store as store_module
-from osteomet.data.manifest import Case, MaskKind
+from osteomet.data.manifest import Case
 from osteomet.data.preprocess import AIR_HU
 from osteomet.data.store import Store, build_store, hu_statistics
-from osteomet.errors import AnnotationError, InputError
-from osteomet.findings import PrimaryTumour
-from osteomet.io.scan import read_scan
-from osteomet.io.volumes import write_labels
+from osteomet.errors import InputError, StoreError
 
 
 @pytest.fixture
@@ -28,19 +21,6 @@ def case(tmp_path: Path) -> Case:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "store"
-
-
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the images read, as they are read."""
-    names = []
-
-    def record(path: Path) -> object:
-        names.append(path.name)
-        return read_scan(path)
-
-    monkeypatch.setattr(store_module, "read_scan", record)
-    return names
 
 
 def test_image_and_lesions_come_back(case: Case, folder: Path) -> None:
@@ -91,123 +71,31 @@ def test_a_scan_without_lesions(tmp_path: Path, folder: Path) -> None:
     assert visible == {}
 
 
-def test_a_second_build_reads_nothing(case: Case, folder: Path, reads: list[str]) -> None:
-    first = build_store([case], folder, 1.0)
-    again = build_store([case], folder, 1.0)
-    assert reads == ["a.nii"]
-    assert again.scans[0].folder == first.scans[0].folder
-
-
-@pytest.mark.parametrize("change", ["spacing", "mask", "image", "mask_kind", "format"])
-def test_what_was_made_otherwise_is_never_read(
-    case: Case, folder: Path, reads: list[str], change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build_store([case], folder, 1.0)
-    spacing_mm = 1.0
-    if change == "spacing":
-        spacing_mm = 2.0
-    elif change == "mask":
-        labels = lesion_map(LESIONS[:1])
-        write_labels(case.mask or Path(), scan_volume(labels).with_voxels(labels))
-    elif change == "image":
-        os.utime(case.image, ns=(0, 12345))
-    elif change == "mask_kind":
-        case = replace(case, mask_kind=MaskKind.INSTANCE)
-    else:
-        monkeypatch.setattr(store_module, "FORMAT", 999)
-    (scan,) = build_store([case], folder, spacing_mm).scans
-    assert reads == ["a.nii", "a.nii"]
-    assert len(scan.lesions) == (1 if change == "mask" else 3)
-    assert scan.shape == ((28, 24, 20) if change == "spacing" else SHAPE)
-
-
-def test_what_is_known_of_a_patient_may_change_without_another_build(
-    case: Case, folder: Path, reads: list[str]
-) -> None:
-    build_store([case], folder, 1.0)
-    other = replace(case, primary=PrimaryTumour.OTHER, split="val")
-    assert build_store([other], folder, 1.0).scans[0].case.primary is PrimaryTumour.OTHER
-    assert reads == ["a.nii"]
-
-
-def test_a_build_that_is_stopped_goes_on_where_it_was(
-    tmp_path: Path, folder: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cases = [write_case(tmp_path, name) for name in "abc"]
-    with monkeypatch.context() as patch:
-        write = store_module._write_annotations
-
-        def stop_at_second(*arguments: object) -> None:
-            if len(reads) == 2:
-                raise KeyboardInterrupt
-            write(*arguments)  # type: ignore[arg-type]
-
-        patch.setattr(store_module, "_write_annotations", stop_at_second)
-        with pytest.raises(KeyboardInterrupt):
-            build_store(cases, folder, 1.0)
-    done = {path.name[0] for path in folder.iterdir()}
-    assert "a" in done
-    assert not done & {"b", "."}  # a thread may have gone on to c before it heard of the stop
-    reads.clear()
-    store = build_store(cases, folder, 1.0)
-    assert set(reads) == {f"{name}.nii" for name in "abc" if name not in done}
-    assert [scan.case.scan_id for scan in store.scans] == ["a", "b", "c"]
-
-
-def test_what_a_killed_build_left_is_removed_once_it_is_old(case: Case, folder: Path) -> None:
-    for name, age_s in ((".partial-old", 2 * 24 * 3600), (".partial-new", 60)):
-        (folder / name).mkdir(parents=True)
-        os.utime(folder / name, (time.time() - age_s,) * 2)
-    build_store([case], folder, 1.0)
-    assert [p.name for p in folder.glob(".partial-*")] == [".partial-new"]
-
-
-def test_two_builds_at_once_agree(case: Case, folder: Path) -> None:
-    with ThreadPoolExecutor(4) as pool:
-        stores = list(pool.map(lambda _: build_store([case], folder, 1.0), range(4)))
-    assert len({store.scans[0].folder for store in stores}) == 1
-    assert len(list(folder.iterdir())) == 1
-
-
-def test_any_number_of_workers_keeps_the_order_and_reports_progress(
-    tmp_path: Path, folder: Path
-) -> None:
-    cases = [write_case(tmp_path, name) for name in "edcba"]
-    seen = []
-    store = build_store(
-        cases, folder, 1.0, workers=3, progress=lambda done, total: seen.append((done, total))
-    )
-    assert [scan.case.scan_id for scan in store.scans] == list("edcba")
-    assert seen == [(done, 5) for done in range(1, 6)]
-
-
-def test_a_fault_names_its_scan(tmp_path: Path, folder: Path) -> None:
-    good, bad = write_case(tmp_path, "good"), write_case(tmp_path, "bad")
-    assert bad.mask is not None
-    bad.image.write_bytes(b"not an image")
-    with pytest.raises(InputError, match="scan 'bad': "):
-        build_store([good, bad], folder, 1.0)
-    bad.image.unlink()
-    with pytest.raises(InputError, match=r"scan 'bad': .*cannot be read"):
-        build_store([bad], folder, 1.0)
-    labels = lesion_map(shape=(5, 48, 40))
-    write_labels(bad.mask, scan_volume(labels).with_voxels(labels))
-    bad = replace(bad, image=good.image)
-    with pytest.raises(AnnotationError, match=r"scan 'bad': .*scan's own grid"):
-        build_store([bad], folder, 1.0)
-
-
-def test_a_damaged_folder_says_what_to_do(case: Case, folder: Path) -> None:
+@pytest.mark.parametrize("name", ["scan.json", "image.b2nd", "bone.npy"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_folder_says_what_to_do(case: Case, folder: Path, name: str, damage: str) -> None:
     (scan,) = build_store([case], folder, 1.0).scans
-    (scan.folder / "scan.json").write_text("{")
-    with pytest.raises(InputError, match=r"damaged.*delete this folder"):
+    path = scan.folder / name
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    else:
+        path.unlink()
+    with pytest.raises(StoreError, match=r"damaged.*delete this folder"):
         build_store([case], folder, 1.0)
 
 
-def test_names_that_no_folder_can_have(case: Case, folder: Path) -> None:
-    awkward = replace(case, scan_id="../a/b: c")
-    (scan,) = build_store([awkward], folder, 1.0).scans
-    assert scan.folder.parent == folder
+def test_many_threads_read_one_scan(case: Case, folder: Path) -> None:
+    (scan,) = build_store([case], folder, 1.0).scans
+    whole = scan.image
+
+    def differs(seed: int) -> bool:
+        rng = np.random.default_rng(seed)
+        z, y, x = (int(rng.integers(0, n - 16)) for n in SHAPE)
+        block = scan.read_hu((z, y, x), (16, 15, 14))
+        return not np.array_equal(block, whole[z : z + 16, y : y + 15, x : x + 14])
+
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(differs, range(400)))
 
 
 def test_mean_and_deviation_of_the_body(tmp_path: Path, folder: Path) -> None:

@@ -46,6 +46,12 @@ nothing of the room is in view."""
 
 LEAST_BODY_ML = 20.0
 
+LEAST_PART_ML = 5.0
+"""Less tissue than the end of a finger is noise, or dust on the table."""
+
+BODY_MARGIN_MM = 20.0
+"""Kept around the body: skin that cells have rounded off, and what lies against it."""
+
 Cells = Bool[np.ndarray, "z y x"]
 
 
@@ -101,6 +107,37 @@ def find_body(upright: Volume) -> Body:
         air_at_sides=air_at_sides,
     )
     return Body(inside, _with_marrow(dense, sizes_mm), factors, measures)
+
+
+def body_window(upright: Volume) -> tuple[slice, slice, slice]:
+    """Return the voxels that hold all of the patient, with a margin of ``BODY_MARGIN_MM``.
+
+    Unlike ``find_body`` it gives the benefit of the doubt: every part of more than
+    ``LEAST_PART_ML`` counts, an arm beside the trunk and a thick table too, and so does bone of
+    any thickness. The whole scan where nothing is found.
+
+    Args:
+        upright: a scan whose axes are closest to S, P and L.
+    """
+    z, y, x = (max(1, round(CELL_MM / spacing)) for spacing in upright.spacing_zyx_mm)
+    hu = cell_means(upright.voxels, (z, y, x))
+    sizes_mm = np.array(upright.spacing_zyx_mm) * (z, y, x)
+    cell_ml = float(sizes_mm.prod()) / 1000
+    tissue = hu > BODY_HU
+    opened = _opened(tissue) if min(hu.shape) > 4 else tissue
+    parts = _without_islands(opened, LEAST_PART_ML / cell_ml)
+    parts |= _without_islands(hu >= BONE_HU, SMALLEST_BONE_ML / cell_ml)
+    if not parts.any():
+        a, b, c = (slice(0, n) for n in upright.shape)
+        return a, b, c
+    window = []
+    for axis, (factor, spacing) in enumerate(zip((z, y, x), upright.spacing_zyx_mm, strict=True)):
+        others = tuple(a for a in range(3) if a != axis)
+        there = np.flatnonzero(parts.any(axis=others))
+        margin = math.ceil(BODY_MARGIN_MM / spacing)
+        first, last = int(there[0]) * factor, (int(there[-1]) + 1) * factor
+        window.append(slice(max(0, first - margin), min(upright.shape[axis], last + margin)))
+    return window[0], window[1], window[2]
 
 
 def cell_means(

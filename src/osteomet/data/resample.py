@@ -7,6 +7,7 @@ triangle as wide as the step, so that thin slices are not skipped.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ SLAB_VOXELS = 8_000_000
 ShapeZYX = tuple[int, int, int]
 
 
+Window = tuple[slice, slice, slice]
+
+
 def resample_linear(
     voxels: Num[np.ndarray, "z y x"], step: tuple[float, float, float], shape: ShapeZYX
 ) -> Int16[np.ndarray, "Z Y X"]:
@@ -34,16 +38,65 @@ def resample_linear(
         shape: voxels of the result.
     """
     result = np.empty(shape, dtype=np.int16)
-    per_slab = max(1, round(SLAB_VOXELS / (voxels.shape[1] * voxels.shape[2]) / step[0]))
-    for start in range(0, shape[0], per_slab):
-        stop = min(start + per_slab, shape[0])
-        low, weights = axis_weights(voxels.shape[0], start, stop, step[0])
-        slab = voxels[low : low + weights.shape[1]].astype(np.float32, order="C")
-        planes = _resample_planes(torch.from_numpy(slab), step[1:], shape[1:])
-        mixed = weights @ planes.flatten(1)
-        mixed = mixed.round_().clamp_(-32768, 32767)
-        result[start:stop] = mixed.to(torch.int16).numpy().reshape(-1, *shape[1:])
+    start = 0
+    whole = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+    for slab in resample_slabs(voxels, step, whole):
+        result[start : start + len(slab)] = slab
+        start += len(slab)
     return result
+
+
+def resample_slabs(
+    voxels: Num[np.ndarray, "z y x"],
+    step: tuple[float, float, float],
+    window: Window,
+    multiple: int = 1,
+) -> Iterator[Int16[np.ndarray, "planes Y X"]]:
+    """Yield a window of the other grid from below, some planes at a time; see ``resample_linear``.
+
+    Args:
+        voxels: source values of any strides; none of its sides is 0.
+        step: source voxels per voxel of the result along z, y and x.
+        window: voxels of the result.
+        multiple: every slab but the last has a multiple of so many planes.
+    """
+    z, y, x = window
+    per_plane = max(
+        (x.stop - x.start) * (y.stop - y.start), voxels.shape[1] * voxels.shape[2] * step[0]
+    )
+    planes = multiple * max(1, round(SLAB_VOXELS / per_plane / multiple))
+    for start in range(z.start, z.stop, planes):
+        yield _resample_slab(voxels, step, (slice(start, min(start + planes, z.stop)), y, x))
+
+
+def _resample_slab(
+    voxels: Num[np.ndarray, "z y x"], step: tuple[float, float, float], window: Window
+) -> Int16[np.ndarray, "planes Y X"]:
+    z, y, x = window
+    low, weights = axis_weights(voxels.shape[0], z.start, z.stop, step[0])
+    rows, columns = (
+        _needed(n, part.stop, s)
+        for n, part, s in zip(voxels.shape[1:], (y, x), step[1:], strict=True)
+    )
+    source = voxels[low : low + weights.shape[1], :rows, :columns]
+    slab = torch.from_numpy(source.astype(np.float32, order="C"))
+    # Both grids share their low corner, so what lies below the window is made and dropped.
+    planes = _resample_planes(slab, step[1:], (y.stop, x.stop))[:, y.start :, x.start :]
+    result = np.empty((len(weights), *planes.shape[1:]), dtype=np.int16)
+    mixed = torch.empty(planes.shape[1:])
+    for plane, row in zip(result, weights, strict=True):
+        # Few taps of a row are not 0: adding those takes a tenth of a product of matrices.
+        taps = row.nonzero()[:, 0].tolist()
+        torch.mul(planes[taps[0]], row[taps[0]], out=mixed)
+        for tap in taps[1:]:
+            mixed.add_(planes[tap], alpha=float(row[tap]))
+        plane[...] = mixed.round_().clamp_(-32768, 32767).numpy()
+    return result
+
+
+def _needed(length: int, stop: int, step: float) -> int:
+    """Return how many source voxels of an axis make the voxels of the result up to ``stop``."""
+    return min(length, math.ceil((stop + 0.5) * step + max(step, 1.0)) + 1)
 
 
 def resample_occupancy(
