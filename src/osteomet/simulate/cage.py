@@ -65,7 +65,7 @@ def _draw_rib(
     if number == 1:
         flat = np.vstack([np.tile([1.0, 0.2, 0.0], (len(points), 1))])
         tall = tall * 1.15
-    walls = [0.8, 0.9, *np.linspace(1.15, 0.75, len(angles)).tolist()]
+    walls = [0.6, 0.65, *np.linspace(0.85, 0.6, len(angles)).tolist()]
     # The inner and the outer table differ; a rib is a tube of fatty, loose marrow.
     drawing.tube(points, np.stack([thick, tall], axis=1), Bone(Part.RIB, 1.0, 0.72), flat, walls)
     front: Point = around[-1]
@@ -171,3 +171,4 @@ def _draw_humerus(drawing: Drawing, rng: np.random.Generator, head: Point, side:
     drawing.ellipsoid(head, radius, Bone(Part.HUMERUS, 0.9, 0.75))
     drawing.ellipsoid(head + point(6, 8, side * 16), (14, 14, 12), Bone(Part.HUMERUS, 0.9, 0.35))
     drawing.ellipsoid(head, radius * 0.7, Load(1.25))
+    drawing.tube([shaft[0], shaft[1]], [16, 9], Load(1.7, 14.0))

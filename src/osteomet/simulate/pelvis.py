@@ -114,13 +114,13 @@ def _draw_ilium(drawing: Drawing, side: float, thick: float) -> None:
     widths = ((8, 8, 8.5, 9, 9, 7), (5.5, 4, 4, 4.5, 6, 8), (5.5, 3.8, 3.0, 3.0, 5, 8.5),
               (5.5, 4, 2.7, 2.6, 4.5, 8), (4.5, 4.5, 4, 4, 4.5, 6))  # fmt: skip
     grid = np.array([[(z, y, side * x) for y, x in row] for z, row in rows])
-    ink = Bone(Part.ILIUM, 0.95, 0.75)
+    ink = Bone(Part.ILIUM, 0.8, 0.75)
     drawing.sheet(grid, thick * np.array(widths), ink)
     crest = [(-24, -88, 132), (0, -60, 140), (18, -44, 135), (27, -26, 119), (25, -10, 99),
              (16, 8, 77),
              (8, 22, 65), (-6, 40, 52)]  # fmt: skip
     drawing.tube([point(z, y, side * x) for z, y, x in crest],
-                 [5.8, 6.4, 6.4, 5.8, 5.4, 6.0, 7.0, 6.0], Bone(Part.ILIUM, 1.1, 0.7))  # fmt: skip
+                 [5.8, 6.4, 6.4, 5.8, 5.4, 6.0, 7.0, 6.0], Bone(Part.ILIUM, 0.85, 0.7))  # fmt: skip
     # The mass behind, beside the sacrum.
     rear = [[(0, 8, 68), (-2, 22, 61), (-8, 34, 55)], [(-26, 4, 69), (-26, 20, 58), (-26, 38, 51)],
             [(-50, 0, 71), (-48, 14, 61), (-44, 30, 53)], [(-68, -10, 73), (-62, 4, 68),
@@ -143,7 +143,7 @@ def _draw_joint_of_sacrum(drawing: Drawing, side: float) -> None:
 
 
 def _draw_pubis_and_ischium(drawing: Drawing, side: float, thick: float) -> None:
-    ink = Bone(Part.ILIUM, 1.1, 0.65)
+    ink = Bone(Part.ILIUM, 0.85, 0.65)
 
     def at(z: float | int, y: float | int, x: float | int) -> Point:
         return point(z, y, side * x)
@@ -157,7 +157,7 @@ def _draw_pubis_and_ischium(drawing: Drawing, side: float, thick: float) -> None
                  [(9, 9), (4.5, 7.5), (4.5, 7), (5.5, 7.5)],
                  ink, (0.2, 0.3, 0.9 * side))  # fmt: skip
     drawing.tube([at(-104, -10, 72), at(-112, 4, 60)], [7.0, 2.5], ink)
-    body = Bone(Part.ILIUM, 1.1, 0.85)
+    body = Bone(Part.ILIUM, 0.9, 0.85)
     drawing.ellipsoid(at(-108, -40, 85), (30, 31, 25), body)
     drawing.ellipsoid(at(-130, -38, 80), (26, 32, 26), body)
 

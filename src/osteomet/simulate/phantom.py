@@ -122,7 +122,7 @@ def _draw_look(rng: np.random.Generator, age: int, muscle_hu: float) -> Look:
     return Look(
         tile=draw_tile(rng),
         marrow_hu=marrow,
-        cortex_hu=float(rng.uniform(1250, 1550)),
+        cortex_hu=float(rng.uniform(1050, 1400)),
         cortex_scale=float(rng.uniform(0.85, 1.2) - 0.004 * (age - 60)),
         grain=float(rng.uniform(0.75, 1.25)),
         fattiness=float(np.clip((57 - muscle_hu) / 20 + 0.35 + rng.normal(0, 0.15), 0.05, 1.0)),

@@ -97,7 +97,7 @@ class Slab:
         half = (boxes[:, 1] - boxes[:, 0]).max(axis=1) / 2
         outside = np.abs(middle - (self.origin + at * self.spacing)).max(axis=1)
         largest = float(np.abs(self.warp).max(initial=0.0))
-        spread = np.minimum(0.6 + 0.15 * (half + outside), min(2 * largest, 4.5))
+        spread = np.minimum(0.6 + 0.15 * (half + outside), 2 * largest)
         margin = (reach + spread)[:, None]
         low = (boxes[:, 0] - shift - margin - self.origin) / self.spacing
         high = (boxes[:, 1] - shift + margin - self.origin) / self.spacing
@@ -339,13 +339,14 @@ def _draw_block_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR091
                 if row[1] == 2:
                     _paint(row, d, soft, tissue, k, j, i, z, y, x, edge, tile)
                 elif row[1] == 0:
-                    if d < bone[k, j, i]:
+                    if d < min(bone[k, j, i], REACH_MM):
                         bone[k, j, i] = d
                         part[k, j, i] = np.uint8(row[2])
                         wall[k, j, i] = row[4] + t * (row[5] - row[4])
                         density[k, j, i] = row[6]
                 elif row[1] == 1:
-                    bone[k, j, i] = max(bone[k, j, i], -d)
+                    if d < REACH_MM:
+                        bone[k, j, i] = max(bone[k, j, i], -d)
                 else:
                     share = min(max(0.5 - d / row[3], 0.0), 1.0)
                     density[k, j, i] *= 1.0 + share * (row[2] - 1.0)

@@ -196,7 +196,7 @@ def _draw_arch(drawing: Drawing, rng: np.random.Generator, v: Vertebra) -> None:
 def _draw_lumbar_arch(drawing: Drawing, rng: np.random.Generator, v: Vertebra) -> None:
     height, depth, width = v.half
     canal, (_, back, left) = v.canal, v.frame
-    ink, hard = Bone(Part.POSTERIOR, 1.1, 1.0), Bone(Part.POSTERIOR, 1.7, 1.2)
+    ink, hard = Bone(Part.POSTERIOR, 0.85, 1.0), Bone(Part.POSTERIOR, 1.3, 1.2)
     joint = height + v.disc
     wide = width * 0.62 + (1.5 if v.name == "L5" else 0.0)
     # Facets meet halfway between two bodies: the upper vertebra's inside the lower one's.
@@ -220,13 +220,13 @@ def _draw_lumbar_arch(drawing: Drawing, rng: np.random.Generator, v: Vertebra) -
         drawing.tube([pillar, tip], [(3.2, 5.4), (2.0, 4.2)], ink, back)
     reach = rng.uniform(25, 31) - (6.0 if v.name == "L5" else 0.0)
     root, tip = v.at(-height * 0.4, canal + 11, 0), v.at(-height * 0.7, canal + 11 + reach, 0)
-    drawing.tube([root, tip], [(2.8, 8.5), (3.6, 8.5)], Bone(Part.POSTERIOR, 1.2, 0.9), left)
+    drawing.tube([root, tip], [(2.8, 8.5), (3.6, 8.5)], Bone(Part.POSTERIOR, 0.9, 0.9), left)
 
 
 def _draw_thoracic_arch(drawing: Drawing, rng: np.random.Generator, v: Vertebra) -> None:
     height, depth, width = v.half
     canal, (_, back, left) = v.canal, v.frame
-    ink, hard = Bone(Part.POSTERIOR, 1.1, 1.0), Bone(Part.POSTERIOR, 1.6, 1.2)
+    ink, hard = Bone(Part.POSTERIOR, 0.75, 1.0), Bone(Part.POSTERIOR, 1.0, 1.1)
     joint, number = height + v.disc, int(v.name[1:])
     wide = width * 0.68
     for side in SIDES:
@@ -250,7 +250,7 @@ def _draw_thoracic_arch(drawing: Drawing, rng: np.random.Generator, v: Vertebra)
     middle = v.at(-height * 0.6 - drop * 0.45, canal + 11 + reach * 0.5, 0)
     tip = v.at(-height * 0.6 - drop, canal + 11 + reach, 0)
     drawing.tube([root, middle, tip], [(2.6, 8.0), (2.2, 6.0), (3.2, 5.0)],
-                 Bone(Part.POSTERIOR, 1.1, 0.9), left)  # fmt: skip
+                 Bone(Part.POSTERIOR, 0.8, 0.9), left)  # fmt: skip
 
 
 def _draw_transverse(
@@ -265,7 +265,7 @@ def _draw_transverse(
     reach = float(np.interp(number, [1, 3, 9, 10, 11, 12], [21, 17, 14, 12, 8, 5]))
     tip = v.at(height * 0.35, v.canal + rng.uniform(10, 14), side * (width + reach))
     drawing.tube(
-        [pillar, tip], [(3.8, 5.0), (4.4, 5.2)], Bone(Part.POSTERIOR, 1.1, 0.9), v.frame[1]
+        [pillar, tip], [(3.8, 5.0), (4.4, 5.2)], Bone(Part.POSTERIOR, 0.8, 0.9), v.frame[1]
     )
 
 

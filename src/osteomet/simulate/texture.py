@@ -243,10 +243,11 @@ def _compose_kernel(  # type: ignore[no-untyped-def]  # noqa: PLR0913, PLR0917  
                 value = soft[k, j, i]
                 if d > -0.5 * edge:
                     value = _soft_texture(tile, tissue[k, j, i], value, z, y, x, fattiness)
+                    value = max(value, -1000.0)
                 if d < 3.0:
                     lumps = noise(tile, z / 4.5, y / 4.5, x / 4.5)
                     width = scale * wall[k, j, i] * min(max(1.0 + 0.25 * lumps, 0.5), 1.6)
-                    share = min(max(0.5 + (width + d) / (0.7 * edge + 0.35), 0.0), 1.0)
+                    share = min(max(0.5 + (width + d) / (0.7 * edge + 0.6), 0.0), 1.0)
                     cortex[k, j, i] = share
                     inside = min(max(0.5 - d / edge, 0.0), 1.0)
                     if inside > 0.0:
