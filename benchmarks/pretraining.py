@@ -2,7 +2,7 @@
 
 Simulates patients, pretrains a backbone on the scans of some of them without their labels (and on
 other scans, if given), then trains the same detector on few labelled patients for the same number
-of steps, with and without the pretrained backbone, once for each seed. Writes its tables beside itself:
+of steps, with and without the pretrained backbone, once for each seed. Beside itself it writes
 validation losses on the way, and the difference at the end. Interrupted, it goes on where it was.
 """
 
