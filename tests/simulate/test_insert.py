@@ -98,22 +98,25 @@ def test_lesions_lie_in_bone_and_are_listed(host):
         assert (host.bone[own] < 1.0).mean() > 0.3
 
 
-def test_destroyed_bone_is_as_noisy_as_soft_tissue(host):
+def test_destroyed_bone_is_about_as_noisy_as_soft_tissue(host):
     lytic = SOME.model_copy(update={"lung_share": 1.0, "median_diameter_mm": 16.0})
-    patient = next(
-        one
-        for one in (insert_metastases(host, seed, lytic) for seed in range(20))
-        if any(lesion.type == "lytic" and lesion.volume_ml > 1 for lesion in one.lesions)
-    )
-    lesion = next(x for x in patient.lesions if x.type == "lytic" and x.volume_ml > 1)
-    inner = ndimage.binary_erosion(patient.instances == lesion.label, iterations=3)
-
-    after = patient.volume.voxels.astype(np.float32)
-    detail = after - ndimage.gaussian_filter(after, 0.9)
     before = host.volume.voxels - host.signal
+    ratios, gains = [], []
+    for seed in range(8):
+        patient = insert_metastases(host, seed, lytic)
+        after = patient.volume.voxels.astype(np.float32)
+        detail = after - ndimage.gaussian_filter(after, 0.9)
+        for lesion in patient.lesions:
+            own = patient.instances == lesion.label
+            inner = ndimage.binary_erosion(own, iterations=3)
+            if lesion.type == "lytic" and inner.sum() > 50:
+                ratios.append(detail[inner].std() / host.noise_hu)
+                gains.append(detail[inner].std() / before[inner].std())
 
-    assert 0.5 * host.noise_hu < detail[inner].std() < 1.6 * host.noise_hu
-    assert detail[inner].std() < 0.8 * before[inner].std()
+    # Some keep trabeculae, and show them; the usual one is as flat as tumour is.
+    assert len(ratios) >= 4
+    assert 0.5 < np.median(ratios) < 1.6
+    assert np.median(gains) < 0.9
 
 
 def test_cohort_of_inserted_lesions_is_one_that_training_reads(source, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 
 from osteomet.simulate import SimulationConfig, simulate_patient
 from osteomet.simulate.anatomy import Region
-from osteomet.simulate.benign import SMALL_KINDS, add_benign_findings
+from osteomet.simulate.benign import PAINTERS, SMALL_KINDS, add_benign_findings
 from osteomet.simulate.bones import Part
 from osteomet.simulate.implants import add_calcification, add_cement, add_implant
 from osteomet.simulate.lesions import METAL_HU, grow_blob
@@ -116,3 +116,16 @@ def test_no_bone_is_left_where_a_hip_was_replaced():
     assert phantom.part[62, 35, 12] == Part.NONE
     assert phantom.bone[10, 35, 66] < 0
     assert phantom.part[10, 35, 66] == Part.FEMUR
+
+
+def test_schmorl_nodes_open_to_an_end_plate():
+    rng, found = np.random.default_rng(0), 0
+    for _ in range(6):
+        phantom = body()
+        if not PAINTERS["Schmorl node"](rng, phantom):
+            continue
+        found += 1
+        notch = np.argwhere((body().bone < -1) & (phantom.hu < 140))
+        # The cylinders end at slices 4 and 28, and again 36 further up.
+        assert np.abs(notch[:, 0] % 36 - 16).max() >= 10
+    assert found >= 4

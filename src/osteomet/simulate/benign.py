@@ -7,7 +7,7 @@ import numpy as np
 from osteomet.simulate.bones import Part
 from osteomet.simulate.fractures import break_bone, collapse_body
 from osteomet.simulate.implants import add_calcification, add_cement, add_implant
-from osteomet.simulate.lesions import grow_blob
+from osteomet.simulate.lesions import Blob, grow_blob
 from osteomet.simulate.noise import smooth, textured
 from osteomet.simulate.phantom import Phantom
 from osteomet.simulate.settings import SimulationConfig
@@ -16,6 +16,7 @@ NOT_RIBS = {**dict.fromkeys(Part, 1.0), Part.NONE: 0.0, Part.RIB: 0.2}
 BODIES = {**dict.fromkeys(Part, 0.0), Part.BODY: 1.0}
 
 
+TRIES = 12
 SMALL_KINDS = {
     "bone island": 0.24,
     "end plate sclerosis": 0.24,
@@ -45,17 +46,8 @@ def add_benign_findings(
     """
     added = []
     count = rng.poisson(config.benign_findings * np.clip(0.4 + age / 100, 0.6, 1.4))
-    painters: dict[str, Callable[[np.random.Generator, Phantom], bool]] = {
-        "bone island": _bone_island,
-        "end plate sclerosis": _end_plate_sclerosis,
-        "Schmorl node": _schmorl_node,
-        "haemangioma": _haemangioma,
-        "fatty marrow": _fatty_marrow,
-        "cyst": _cyst,
-        "calcification": lambda stream, patient: bool(add_calcification(stream, patient)),
-    }
     for kind in rng.choice(list(SMALL_KINDS), size=count, p=list(SMALL_KINDS.values())):
-        if painters[str(kind)](rng, phantom):
+        if PAINTERS[str(kind)](rng, phantom):
             added.append(str(kind))
     frailty = np.clip((age - 30) / 40, 0, 1.6) * (1.25 if sex == "F" else 0.75)
     added += [_fracture(rng, phantom) for _ in range(rng.poisson(config.fractures * frailty))]
@@ -117,9 +109,13 @@ def _end_plate_sclerosis(rng: np.random.Generator, phantom: Phantom) -> bool:
 
 def _schmorl_node(rng: np.random.Generator, phantom: Phantom) -> bool:
     # Disc pushed through an end plate: a notch with a dense rim, open to the surface.
-    blob = grow_blob(
-        rng, phantom, rng.uniform(5, 10), stiffness=3.0, depth_mm=(0.0, 2.0), places=BODIES
+    blobs = (
+        grow_blob(
+            rng, phantom, rng.uniform(5, 10), stiffness=3.0, depth_mm=(0.0, 2.0), places=BODIES
+        )
+        for _ in range(TRIES)
     )
+    blob = next((one for one in blobs if one is not None and _at_a_plate(phantom, one)), None)
     if blob is None:
         return False
     hu = phantom.hu[blob.window]
@@ -130,6 +126,17 @@ def _schmorl_node(rng: np.random.Generator, phantom: Phantom) -> bool:
     return True
 
 
+def _at_a_plate(phantom: Phantom, blob: Blob) -> bool:
+    """Tell whether the nearest surface of bone looks up or down."""
+    window = tuple(slice(max(c - 1, 0), c + 2) for c in blob.centre)
+    around = phantom.bone[window]
+    if around.shape != (3, 3, 3):
+        return False
+    slopes = [np.ptp(around.mean(axis=tuple({0, 1, 2} - {k}))) for k in range(3)]
+    up, *across = (slope / step for slope, step in zip(slopes, phantom.spacing, strict=True))
+    return bool(up > 1.5 * np.hypot(*across))
+
+
 def _haemangioma(rng: np.random.Generator, phantom: Phantom) -> bool:
     # Fat between few, thick, upright trabeculae: dots in axial slices, stripes in others.
     blob = grow_blob(
@@ -138,8 +145,8 @@ def _haemangioma(rng: np.random.Generator, phantom: Phantom) -> bool:
     if blob is None:
         return False
     shape = blob.inward.shape
-    rods = textured(rng, shape, tuple(np.array([6.0, 0.75, 0.75]) / phantom.spacing))
-    target = rng.uniform(-40, 40) + rng.uniform(280, 420) * np.clip(rods - 0.7, 0, 1.5)
+    rods = textured(rng, shape, tuple(np.array([7.0, 0.8, 0.8]) / phantom.spacing))
+    target = rng.uniform(-70, 15) + rng.uniform(320, 500) * np.clip(rods - 0.7, 0, 1.5)
     keep = 1 - phantom.cortex[blob.window]
     hu = phantom.hu[blob.window]
     hu += blob.fade(1.2) * keep * (target - hu)
@@ -172,3 +179,19 @@ def _cyst(rng: np.random.Generator, phantom: Phantom) -> bool:
     wall = np.exp(-(((blob.inward + 0.5) / 0.8) ** 2)) * (phantom.bone[blob.window] < -0.5)
     hu += wall * np.maximum(rng.uniform(350, 700) - hu, 0)
     return True
+
+
+def _calcification(rng: np.random.Generator, phantom: Phantom) -> bool:
+    return bool(add_calcification(rng, phantom))
+
+
+PAINTERS: dict[str, Callable[[np.random.Generator, Phantom], bool]] = {
+    "bone island": _bone_island,
+    "end plate sclerosis": _end_plate_sclerosis,
+    "Schmorl node": _schmorl_node,
+    "haemangioma": _haemangioma,
+    "fatty marrow": _fatty_marrow,
+    "cyst": _cyst,
+    "calcification": _calcification,
+}
+"""What adds each of the small findings; it tells whether there was room for it."""
