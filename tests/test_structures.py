@@ -1,6 +1,6 @@
 """What stages hand over, with lesions and without."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -67,9 +67,19 @@ class TestTargets:
             Targets(**content)
 
     def test_moves_every_tensor(self) -> None:
-        moved = targets(2).to(torch.device("meta"))
+        moved = replace(targets(2), seed=5).to(torch.device("meta"))
+        assert moved.seed == 5
         for field in fields(Targets):
-            assert getattr(moved, field.name).device.type == "meta", field.name
+            value = getattr(moved, field.name)
+            assert field.name == "seed" or value.device.type == "meta", field.name
+
+    def test_what_is_drawn_depends_on_seed_and_purpose(self) -> None:
+        def drawn(seed: int, purpose: int) -> list[int]:
+            one = replace(targets(2), seed=seed)
+            return torch.randperm(50, generator=one.generator(purpose)).tolist()
+
+        assert drawn(5, 1) == drawn(5, 1)
+        assert len({tuple(drawn(seed, purpose)) for seed in (4, 5) for purpose in (1, 2)}) == 4
 
 
 class TestDetections:

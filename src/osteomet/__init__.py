@@ -122,6 +122,7 @@ Read the files in the order of the data flow; each line is one step::
     models/backbones/inflate.py       weights of a 2D network -> those of a 3D backbone
     models/fpn.py                     levels -> pyramid
     models/anchors.py                 reference boxes in mm
+    models/processes.py               sums over the processes that share a batch
     models/matching.py                which boxes train as which lesion
     models/rpn.py                     pyramid -> proposals
     models/segmentation.py            auxiliary dense segmentation

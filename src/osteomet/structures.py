@@ -37,6 +37,8 @@ class Targets:
             but no mask, and then it trains class and box only.
         ignore_boxes: ``(m, 6)`` regions neither rewarded nor punished.
         attributes: ``(n, a)`` for each of ``ATTRIBUTES`` 1, 0 or UNKNOWN.
+        seed: of all that is drawn while this patch trains, so that it depends neither on the
+            patches beside it nor on the process that trains it.
     """
 
     boxes: Float[Tensor, "n 6"]
@@ -45,6 +47,7 @@ class Targets:
     instance_ids: Int[Tensor, " n"]
     ignore_boxes: Float[Tensor, "m 6"]
     attributes: Int[Tensor, "n a"]
+    seed: int = 0
 
     def __post_init__(self) -> None:
         counts = {
@@ -70,7 +73,12 @@ class Targets:
             self.instance_ids.to(device, non_blocking=True),
             self.ignore_boxes.to(device, non_blocking=True),
             self.attributes.to(device, non_blocking=True),
+            self.seed,
         )
+
+    def generator(self, purpose: int) -> torch.Generator:
+        """Return the source of what is drawn for one purpose, on the CPU for every device."""
+        return torch.Generator().manual_seed(self.seed ^ purpose)
 
 
 @dataclass(frozen=True, eq=False)

@@ -60,13 +60,17 @@ def test_sampling_takes_hard_negatives_and_at_most_a_share_of_positives() -> Non
     torch.manual_seed(0)
     matches = torch.tensor([0] * 10 + [NEGATIVE] * 90 + [IGNORED] * 10)
     hardness = torch.arange(110.0)
-    positive, negative = sample(matches, hardness, 12, positive_fraction=0.25, pool=1)
+    positive, negative = sample(
+        matches, hardness, 12, positive_fraction=0.25, pool=1, generator=torch.Generator()
+    )
     assert len(positive) == 3
     assert set(positive.tolist()) <= set(range(10))
     assert sorted(negative.tolist()) == list(range(91, 100))
 
 
 def test_sampling_of_an_image_without_positives() -> None:
-    positive, negative = sample(torch.full((5,), NEGATIVE), torch.zeros(5), 12, 0.25, 1)
+    positive, negative = sample(
+        torch.full((5,), NEGATIVE), torch.zeros(5), 12, 0.25, 1, torch.Generator()
+    )
     assert positive.tolist() == []
     assert sorted(negative.tolist()) == [0, 1, 2, 3, 4]

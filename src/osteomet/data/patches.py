@@ -78,11 +78,13 @@ class Draft:
         window: its voxels and what shall be done to them.
         scan: where it is from.
         lesions: of the scan, those with a mask in the window, in the window's order.
+        seed: of what is drawn while the patch trains.
     """
 
     window: Window
     scan: StoredScan
     lesions: tuple[StoredLesion, ...]
+    seed: int
 
     def pinned(self) -> "Draft":
         """Return the same draft in memory from which a GPU copies without being waited for."""
@@ -151,7 +153,7 @@ class PatchSampler:
             ids=np.array([lesion.instance_id for lesion in lesions], dtype=np.int64),
             scan_boxes=np.array([lesion.box for lesion in lesions]).reshape(-1, 6),
         )
-        return Draft(window, scan, lesions)
+        return Draft(window, scan, lesions, seed=int(rng.integers(2**62)))
 
     def finish(self, drafts: Sequence[Draft], render: Renderer) -> list[Patch]:
         """Make patches of at least one draft, on the device of ``render``."""
@@ -232,6 +234,7 @@ class PatchSampler:
             instance_ids=torch.from_numpy(truths.instance_ids),
             ignore_boxes=torch.from_numpy(np.concatenate([cut.boxes, ignore])).float(),
             attributes=self._attributes.of(scan.case.scan_id, truths.instance_ids),
+            seed=draft.seed,
         ).to(instances.device)
 
 

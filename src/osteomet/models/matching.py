@@ -108,6 +108,7 @@ def sample(
     count: int,
     positive_fraction: float,
     pool: int,
+    generator: torch.Generator,
 ) -> tuple[Int[Tensor, " p"], Int[Tensor, " q"]]:
     """Choose positives at random and negatives among the hardest.
 
@@ -118,24 +119,27 @@ def sample(
         positive_fraction: largest share of positives.
         pool: negatives are drawn at random from the ``pool`` times as many hardest; with
             every negative in the pool this is plain balanced sampling.
+        generator: on the CPU, whatever the device of the boxes.
 
     Returns:
         Indices of positives and of negatives.
     """
     positive = torch.nonzero(matches >= 0).squeeze(1)
     negative = torch.nonzero(matches == NEGATIVE).squeeze(1)
-    positive = _choose(positive, max(1, int(count * positive_fraction)))
+    positive = _choose(positive, max(1, int(count * positive_fraction)), generator)
     wanted = min(count - len(positive), len(negative))
     in_pool = min(len(negative), pool * max(wanted, 1))
     hardest = hardness[negative].topk(in_pool).indices
-    return positive, _choose(negative[hardest], wanted)
+    return positive, _choose(negative[hardest], wanted, generator)
 
 
-def _choose(index: Int[Tensor, " n"], count: int) -> Int[Tensor, " chosen"]:
+def _choose(
+    index: Int[Tensor, " n"], count: int, generator: torch.Generator
+) -> Int[Tensor, " chosen"]:
     if len(index) <= count:
         return index
     # Drawn on the CPU, so that every device draws the same.
-    return index[torch.randperm(len(index))[:count].to(index.device)]
+    return index[torch.randperm(len(index), generator=generator)[:count].to(index.device)]
 
 
 def _force_best(matches: Matches, iou: Float[Tensor, "n g"]) -> None:

@@ -20,6 +20,7 @@ from osteomet.models.layers import (
     space_to_depth,
 )
 from osteomet.models.matching import ignore_inside, match_by_iou, sample
+from osteomet.models.processes import mean_over_processes
 from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
 from osteomet.ops.masks import crop_instances
 from osteomet.ops.nms import nms
@@ -36,6 +37,9 @@ from osteomet.structures import (
 )
 
 SMOOTH_L1_BETA = 1 / 9
+
+REGIONS, MASKS = 2, 3
+"""Purposes for which ``Targets.generator`` draws: the RoIs that train, and those with a mask."""
 
 DETAIL_CHANNELS = 24
 """Width of the box head's look at the image itself."""
@@ -180,7 +184,7 @@ class RoIHeads(nn.Module):
         box = F.smooth_l1_loss(deltas[positive], wanted, reduction="sum", beta=SMOOTH_L1_BETA)
         return {
             "classes": class_loss(logits, labels),
-            "box": box / (6 * max(1, len(wanted))),
+            "box": mean_over_processes(box / 6, len(wanted)),
             "attributes": attribute_loss(described, noted[:, : described.shape[1]]),
             **masks,
         }
@@ -276,7 +280,8 @@ class RoIHeads(nn.Module):
         head = self.config.box_head
         boxes, labels, gt_boxes, lesions = [], [], [], []
         for proposal, target in zip(proposals, targets, strict=True):
-            noisy = _jitter(target.boxes, head.jittered_truth)
+            generator = target.generator(REGIONS)
+            noisy = _jitter(target.boxes, head.jittered_truth, generator)
             candidates = torch.cat([proposal.boxes, target.boxes, noisy])
             matches = match_by_iou(
                 candidates, target.boxes, head.positive_iou, head.negative_iou, force_best=False
@@ -285,7 +290,7 @@ class RoIHeads(nn.Module):
             # Proposals come hardest first, and true boxes cannot be negatives.
             hardness = -torch.arange(len(candidates), device=candidates.device).float()
             positive, negative = sample(
-                matches, hardness, head.rois_per_image, head.positive_fraction, pool=2
+                matches, hardness, head.rois_per_image, head.positive_fraction, 2, generator
             )
             chosen = torch.cat([positive, negative])
             lesion = matches[chosen].clamp(min=-1)
@@ -317,7 +322,8 @@ class RoIHeads(nn.Module):
         for i, target in enumerate(targets):
             rows = torch.nonzero(image == i).squeeze(1)
             rows = rows[target.has_mask[lesion[rows]]]
-            rows = rows[torch.randperm(len(rows))[: self.config.mask_head.rois_per_image]]
+            shuffled = torch.randperm(len(rows), generator=target.generator(MASKS))
+            rows = rows[shuffled[: self.config.mask_head.rois_per_image].to(rows.device)]
             kept.append(rows)
             regions = scale_boxes(boxes[rows], self.config.mask_head.margin)
             ids = target.instance_ids[lesion[rows]]
@@ -326,11 +332,9 @@ class RoIHeads(nn.Module):
         rows, truth = torch.cat(kept), torch.cat(wanted)
         regions = scale_boxes(boxes[rows], self.config.mask_head.margin)
         logits = self._mask_logits(features, crops, regions, image[rows])
-        if len(rows) == 0:
-            zero = logits.sum()
-            return {"mask": zero, "mask_dice": zero}
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return {
-            "mask": F.binary_cross_entropy_with_logits(logits, truth),
+            "mask": mean_over_processes(entropy.mean(dim=(1, 2, 3)).sum(), len(rows)),
             "mask_dice": soft_dice_loss(logits, truth),
         }
 
@@ -344,7 +348,7 @@ def class_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) ->
     unknown = labels == METASTASIS
     known = log_p.gather(1, labels.masked_fill(unknown, BACKGROUND)[:, None]).squeeze(1)
     chosen = torch.where(unknown, log_p[:, 1:].logsumexp(dim=1), known)
-    return -chosen.sum() / max(1, len(labels))
+    return mean_over_processes(-chosen.sum(), len(labels))
 
 
 def attribute_loss(logits: Float[Tensor, "n a"], noted: Int[Tensor, "n a"]) -> Tensor:
@@ -353,15 +357,16 @@ def attribute_loss(logits: Float[Tensor, "n a"], noted: Int[Tensor, "n a"]) -> T
     losses = F.binary_cross_entropy_with_logits(
         logits, noted.clamp(min=0).float(), reduction="none"
     )
-    return (losses * known).sum() / known.sum().clamp(min=1)
+    return mean_over_processes((losses * known).sum(), known.sum())
 
 
 def soft_dice_loss(logits: Float[Tensor, "n m m m"], truth: Float[Tensor, "n m m m"]) -> Tensor:
-    """One minus the soft Dice of each mask, averaged; ``truth`` may be fractions."""
+    """One minus the soft Dice of each mask, averaged; ``truth`` may be fractions, no mask is 0."""
     p = logits.sigmoid().flatten(1)
     truth = truth.flatten(1)
     overlap = 2 * (p * truth).sum(dim=1)
-    return (1 - (overlap + 1) / (p.sum(dim=1) + truth.sum(dim=1) + 1)).mean()
+    dice = (overlap + 1) / (p.sum(dim=1) + truth.sum(dim=1) + 1)
+    return mean_over_processes((1 - dice).sum(), len(dice))
 
 
 def assign_levels(
@@ -374,10 +379,12 @@ def assign_levels(
     return (per_bin[:, None] - exponents).abs().argmin(dim=1)
 
 
-def _jitter(boxes: Float[Tensor, "n 6"], copies: int) -> Float[Tensor, "more 6"]:
+def _jitter(
+    boxes: Float[Tensor, "n 6"], copies: int, generator: torch.Generator
+) -> Float[Tensor, "more 6"]:
     """Return ``copies`` noisy versions of each box: moved by a tenth, scaled by a fifth."""
     boxes = boxes.repeat_interleave(copies, dim=0)
-    noise = torch.randn(2, len(boxes), 3).to(boxes)
+    noise = torch.randn(2, len(boxes), 3, generator=generator).to(boxes)
     size = boxes[:, 3:] - boxes[:, :3]
     center = (boxes[:, 3:] + boxes[:, :3]) / 2 + 0.1 * size * noise[0]
     half = size / 2 * (0.2 * noise[1]).exp()

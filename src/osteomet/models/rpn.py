@@ -20,11 +20,15 @@ from osteomet.models.matching import (
     match_by_iou,
     sample,
 )
+from osteomet.models.processes import mean_over_processes
 from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes
 from osteomet.ops.nms import batched_nms
 from osteomet.structures import Proposals, Targets
 
 SMOOTH_L1_BETA = 1 / 9
+
+ANCHORS = 1
+"""Purpose for which ``Targets.generator`` draws: the anchors that train."""
 
 
 class RegionProposalNetwork(nn.Module):
@@ -100,7 +104,7 @@ class RegionProposalNetwork(nn.Module):
         self,
         anchors: Float[Tensor, "n 6"],
         levels: Int[Tensor, " n"],
-        objectness: Float[Tensor, "b n"],
+        scores: Float[Tensor, "b n"],
         deltas: Float[Tensor, "b n 6"],
         targets: list[Targets],
     ) -> dict[str, Tensor]:
@@ -109,24 +113,24 @@ class RegionProposalNetwork(nn.Module):
             matches = self._match(anchors, levels, target)
             positive, negative = sample(
                 matches,
-                objectness[i].detach(),
+                scores[i].detach(),
                 self.config.anchors_per_image,
                 self.config.positive_fraction,
                 self.config.hard_negative_pool,
+                target.generator(ANCHORS),
             )
-            logits += [objectness[i, positive], objectness[i, negative]]
+            logits += [scores[i, positive], scores[i, negative]]
             labels += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
             predicted.append(deltas[i, positive])
             wanted.append(encode_boxes(target.boxes[matches[positive]], anchors[positive]))
         box = F.smooth_l1_loss(
             torch.cat(predicted), torch.cat(wanted), reduction="sum", beta=SMOOTH_L1_BETA
         )
-        count = max(1, sum(len(w) for w in wanted))
+        asked = torch.cat(logits)
+        objectness = F.binary_cross_entropy_with_logits(asked, torch.cat(labels), reduction="sum")
         return {
-            "rpn_objectness": F.binary_cross_entropy_with_logits(
-                torch.cat(logits), torch.cat(labels)
-            ),
-            "rpn_box": box / (6 * count),
+            "rpn_objectness": mean_over_processes(objectness, len(asked)),
+            "rpn_box": mean_over_processes(box / 6, sum(len(w) for w in wanted)),
         }
 
     def _match(

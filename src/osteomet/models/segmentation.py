@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from osteomet.config import ModelConfig
 from osteomet.models.layers import PointwiseConv3d, depth_to_space, initialise
+from osteomet.models.processes import over_processes
 from osteomet.structures import Targets
 
 LESION_WEIGHT = 0.1
@@ -62,15 +63,22 @@ def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) 
     truth = torch.stack([target.instances > 0 for target in targets]).to(logits)
     counted = _counted(logits, targets)
     entropy = F.binary_cross_entropy_with_logits(logits, truth, weight=counted, reduction="none")
-    inside = (entropy * truth).sum()
+    p = logits.sigmoid() if counted is None else logits.sigmoid() * counted
+    lesion = truth.sum()
+    inside, everywhere, lesion, background, overlap, predicted = over_processes(
+        torch.stack(
+            [
+                (entropy * truth).sum(), entropy.sum(), lesion, truth.numel() - lesion,
+                (p * truth).sum(), p.sum(),
+            ]
+        )
+    )  # fmt: skip
     # A mean over all voxels hardly feels the lesions, a thousandth of them: it would stand
     # still until the Dice term moves.
-    outside = (entropy.sum() - inside) / (truth.numel() - truth.sum()).clamp(min=1)
-    entropy = LESION_WEIGHT * inside / truth.sum().clamp(min=1) + outside
-    p = logits.sigmoid() if counted is None else logits.sigmoid() * counted
-    overlap, total = 2 * (p * truth).sum(), p.sum() + truth.sum()
-    has_lesion = (truth.sum() > 0).to(logits)
-    return entropy + has_lesion * (1 - overlap / total.clamp(min=1))
+    outside = (everywhere - inside) / background.clamp(min=1)
+    dice = 2 * overlap / (predicted + lesion).clamp(min=1)
+    entropy = LESION_WEIGHT * inside / lesion.clamp(min=1) + outside
+    return torch.where(lesion > 0, entropy + 1 - dice, entropy)
 
 
 def _counted(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor | None:
