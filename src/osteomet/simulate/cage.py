@@ -167,8 +167,10 @@ def _draw_humerus(drawing: Drawing, rng: np.random.Generator, head: Point, side:
         head + point(52, 0, side * 20),
         head + point(160, -14, side * 38),
     ]
-    drawing.tube(shaft, [21, 14, 11], Bone(Part.HUMERUS, 3.5, 0.25), walls_mm=[1.0, 3.2, 4.2])
+    drawing.tube(shaft[1:], [14, 11], Bone(Part.HUMERUS, 3.5, 0.2), walls_mm=[3.2, 4.2])
+    middle = (shaft[0] + shaft[1]) / 2
+    drawing.tube([middle, shaft[1]], [17.5, 14], Bone(Part.HUMERUS, 2.0, 0.35), walls_mm=[2.0, 3.2])
+    drawing.tube([shaft[0], middle], [21, 17.5], Bone(Part.HUMERUS, 1.0, 0.55), walls_mm=[1.0, 2.0])
     drawing.ellipsoid(head, radius, Bone(Part.HUMERUS, 0.9, 0.75))
     drawing.ellipsoid(head + point(6, 8, side * 16), (14, 14, 12), Bone(Part.HUMERUS, 0.9, 0.35))
     drawing.ellipsoid(head, radius * 0.7, Load(1.25))
-    drawing.tube([shaft[0], shaft[1]], [16, 9], Load(1.7, 14.0))
