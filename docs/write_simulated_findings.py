@@ -105,10 +105,10 @@ def mimics() -> Iterator[Picture]:
     wanted: list[tuple[str, Region, Callable[[np.random.Generator, Phantom], object]]] = [
         ("bone island", Region.PELVIS, PAINTERS["bone island"]),
         ("Schmorl node", Region.LUMBAR, PAINTERS["Schmorl node"]),
-        ("haemangioma", Region.LUMBAR, PAINTERS["haemangioma"]),
+        ("screws", Region.LUMBAR, lambda rng, phantom: add_implant(rng, phantom, AGE)),
         ("osteoporotic collapse", Region.THORACIC, _collapse),
         ("cement", Region.LUMBAR, add_cement),
-        ("screws", Region.LUMBAR, lambda rng, phantom: add_implant(rng, phantom, AGE)),
+        ("haemangioma", Region.LUMBAR, PAINTERS["haemangioma"]),
     ]
     for seed, (title, region, add) in enumerate(wanted):
         rng, protocol, phantom = patient(300 + seed, region)

@@ -16,7 +16,7 @@ NOT_RIBS = {**dict.fromkeys(Part, 1.0), Part.NONE: 0.0, Part.RIB: 0.2}
 BODIES = {**dict.fromkeys(Part, 0.0), Part.BODY: 1.0}
 
 
-TRIES = 12
+TRIES, WELL_INSIDE_MM = 20, 8.0
 SMALL_KINDS = {
     "bone island": 0.24,
     "end plate sclerosis": 0.24,
@@ -134,7 +134,11 @@ def _at_a_plate(phantom: Phantom, blob: Blob) -> bool:
         return False
     slopes = [np.ptp(around.mean(axis=tuple({0, 1, 2} - {k}))) for k in range(3)]
     up, *across = (slope / step for slope, step in zip(slopes, phantom.spacing, strict=True))
-    return bool(up > 1.5 * np.hypot(*across))
+    # And not at its rim: well into the bone from there, all sides are far.
+    z, y, x = blob.centre
+    step = round(WELL_INSIDE_MM / float(phantom.spacing[0]))
+    column = phantom.bone[max(z - step, 0) : z + step + 1, y, x]
+    return bool(up > 1.5 * np.hypot(*across) and column.min() < -0.8 * WELL_INSIDE_MM)
 
 
 def _haemangioma(rng: np.random.Generator, phantom: Phantom) -> bool:
