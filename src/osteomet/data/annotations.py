@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
@@ -16,6 +17,7 @@ from osteomet.data.manifest import Case, MaskKind
 from osteomet.data.preprocess import InstanceMask, ModelGrid, instance_masks
 from osteomet.errors import AnnotationError
 from osteomet.io.volumes import read_labels
+from osteomet.ops.boxes import box_iou
 from osteomet.volume import Volume
 
 Boxes = Float[np.ndarray, "n 6"]
@@ -71,10 +73,12 @@ def read_annotations(case: Case, volume: Volume, spacing_mm: float) -> Annotatio
             )
     if case.boxes is not None:
         boxes = _place_boxes(read_boxes_mm(case.boxes, case.image), grid, case.boxes)
-        new = np.array([not _is_masked(box, masks) for box in boxes], dtype=bool)
-        if not new.all():
-            warnings.append(f"{(~new).sum()} boxes hold a lesion that has a mask; the mask is used")
-        boxes = boxes[new]
+        masked = np.array([mask_box(one) for one in masks]).reshape(-1, 6)
+        new = without_duplicates(boxes, masked.astype(float))
+        if len(new) < len(boxes):
+            doubled = len(boxes) - len(new)
+            warnings.append(f"{doubled} boxes hold a lesion that has a mask; the mask is used")
+        boxes = new
     ignore = np.zeros((0, 6))
     if case.ignore is not None:
         regions = _components(_read_on_grid(case.ignore, volume))
@@ -193,15 +197,16 @@ def _place_boxes(boxes_mm: Boxes, grid: ModelGrid, path: Path) -> Boxes:
     return np.hstack([boxes[:, :3].clip(0, high), boxes[:, 3:].clip(0, high)])
 
 
-def _is_masked(box: Float[np.ndarray, " 6"], masks: tuple[InstanceMask, ...]) -> bool:
-    for one in masks:
-        other = np.array(mask_box(one))
-        sides = np.minimum(box[3:], other[3:]) - np.maximum(box[:3], other[:3])
-        overlap = float(sides.clip(0).prod())
-        union = float((box[3:] - box[:3]).prod() + (other[3:] - other[:3]).prod()) - overlap
-        if overlap > DUPLICATE_IOU * union:
-            return True
-    return False
+def without_duplicates(boxes: Boxes, masked: Float[np.ndarray, "m 6"]) -> Float[np.ndarray, "k 6"]:
+    """Return the boxes, in their order, that hold no lesion which has a mask too.
+
+    Args:
+        boxes: ``(n, 6)`` around lesions.
+        masked: ``(m, 6)`` around the masks, in the same coordinates.
+    """
+    iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(masked)).numpy()
+    new: Float[np.ndarray, "k 6"] = boxes[iou.max(axis=1, initial=0.0) <= DUPLICATE_IOU]
+    return new
 
 
 def check_on_grid(path: Path, labels: Volume, scan: Volume, scan_name: str) -> None:

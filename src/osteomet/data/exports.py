@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from osteomet.data.adapters.drafts import file_name
 from osteomet.data.adapters.nnunet import CLASSES, ORIGIN
-from osteomet.data.annotations import DUPLICATE_IOU, instances_on_scan, read_boxes_mm
+from osteomet.data.annotations import instances_on_scan, read_boxes_mm, without_duplicates
 from osteomet.data.manifest import Case, Cohort, read_cohort, with_split
 from osteomet.data.manifest_writer import write_table, write_text
 from osteomet.errors import AnnotationError, ConfigError, InputError, ReportError
@@ -292,15 +292,7 @@ def _boxes(
     if ((centres < 0) | (centres > high)).any():
         raise AnnotationError(f"{case.boxes}: has boxes outside the scan; expected LPS mm")
     boxes = np.hstack([boxes[:, :3].clip(0, high), boxes[:, 3:].clip(0, high)])
-    new = [box for box in boxes if not any(_iou(box, one) > DUPLICATE_IOU for one in masked)]
-    return np.array(new, dtype=float).reshape(-1, 6)
-
-
-def _iou(one: Float[np.ndarray, "6"], other: Float[np.ndarray, "6"]) -> float:
-    sides = np.minimum(one[3:], other[3:]) - np.maximum(one[:3], other[:3])
-    overlap = float(sides.clip(0).prod())
-    union = float((one[3:] - one[:3]).prod() + (other[3:] - other[:3]).prod()) - overlap
-    return overlap / union
+    return without_duplicates(boxes, masked.astype(float))
 
 
 def _places(
