@@ -322,6 +322,11 @@ class TrainingConfig(Section):
     seed: int = 0
     batch_size: Count = 4
     max_steps: Count = 4000
+    epochs: Count | None = None
+    """Length of the run in epochs, each ending in a validation; ``max_steps`` and
+    ``validate_every`` then say nothing. None counts in steps."""
+    patches_per_scan: Count = 10
+    """What an epoch is: so many patches for each training scan."""
     budget_minutes: Positive | None = None
     """Wall-clock budget: 30 steps are timed, then the total is fixed and saved."""
     learning_rate: Positive = 1.5e-3
@@ -340,10 +345,22 @@ class TrainingConfig(Section):
     """Steps over which the RoI losses rise to their weight, while the RPN learns first."""
     validate_every: Count = 250
     checkpoint_every: Count = 250
+    monitor: Literal["loss", "sensitivity"] = "loss"
+    """Of the validation patches: by what the best weights are kept and ``patience`` counts; the
+    loss, or the sensitivity at 1 false positive a patch, and the loss where that is equal."""
     patience: int = Field(default=0, ge=0)
-    """Validations without a better loss after which training stops; 0 never stops early."""
+    """Validations without a better one after which training stops; 0 never stops early."""
     precision: Literal["auto", "32", "bf16"] = "auto"
     """``auto``: bf16 where the accelerator has it, float32 on a CPU."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "TrainingConfig":
+        if self.epochs is not None and self.budget_minutes is not None:
+            raise ValueError(
+                f"epochs is {self.epochs} and budget_minutes {self.budget_minutes:g}; expected "
+                "one of them: leave the other out"
+            )
+        return self
 
 
 class PretrainingConfig(Section):

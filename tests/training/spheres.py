@@ -70,7 +70,7 @@ def sphere_data(batch_size: int = 1, lesions: int = 1) -> TrainingData:
         return Batch(step, torch.stack([p.image for p in patches]), [p.targets for p in patches])
 
     validation = [example(-1 - index, lesions) for index in range(2)]
-    return TrainingData(batches, validation, cohort_sha256="spheres", provenance={})
+    return TrainingData(batches, validation, epoch_steps=2, cohort_sha256="spheres", provenance={})
 
 
 def cpu() -> Fabric:

@@ -343,3 +343,34 @@ def test_without_validation_patches_the_newest_weights_count(tmp_path: Path) -> 
     data = dataclasses.replace(sphere_data(), validation=())
     Trainer(cpu(), RunFolder(tmp_path), tiny_config(max_steps=2), data).fit()
     assert load_weights(tmp_path / "weights.safetensors").provenance["step"] == 2
+
+
+def test_epochs_set_length_and_validations(tmp_path: Path) -> None:
+    """An epoch of the spheres is two steps."""
+    result = trainer(RunFolder(tmp_path), tiny_config(epochs=2, max_steps=99)).fit()
+    assert (result.outcome, result.step) == ("finished", 4)
+    assert [row["step"] for row in rows(tmp_path, "validation.csv")] == ["2", "4"]
+
+
+def test_epochs_beside_minutes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="epochs is 2 and budget_minutes 3; expected one"):
+        tiny_config(epochs=2, budget_minutes=3.0)
+
+
+def test_sensitivity_decides_and_the_loss_among_equals(tmp_path: Path) -> None:
+    measured = iter([(3.0, 0.5), (1.0, 0.4), (2.0, 0.5), (2.5, 0.5), (9.0, math.nan), (9.0, 0.6)])
+
+    def validation(_: object) -> Validation:
+        loss, sensitivity = next(measured)
+        return Validation({"box": loss}, sensitivity, 0.5)
+
+    settings = {"validate_every": 1, "patience": 4, "monitor": "sensitivity"}
+    run = trainer(RunFolder(tmp_path), tiny_config(**settings, max_steps=4))
+    run._measure = validation  # type: ignore[method-assign] - to set what is measured
+    result = run.fit()
+    assert (result.best_step, result.best_loss) == (3, 2.0)
+    state = read_state(tmp_path / "last.ckpt")
+    state["progress"]["total_steps"] = 6
+    again = trainer(RunFolder(tmp_path), tiny_config(**settings, max_steps=4), state=state)
+    again._measure = validation  # type: ignore[method-assign] - to set what is measured
+    assert (again.fit().best_step, again.progress.best_sensitivity) == (6, 0.6)

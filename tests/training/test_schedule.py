@@ -2,7 +2,13 @@ import pytest
 from torch import nn
 
 from osteomet.config import TrainingConfig
-from osteomet.training.schedule import adamw, learning_rate, roi_weight
+from osteomet.training.schedule import (
+    adamw,
+    learning_rate,
+    planned_steps,
+    roi_weight,
+    steps_per_epoch,
+)
 
 COMMON = {"learning_rate": 1.0, "warmup_steps": 2, "final_rate": 0.01}
 
@@ -64,3 +70,26 @@ def test_rates_fall_with_the_inputs_of_a_layer() -> None:
     assert scales[id(model.wide.bias)] == 1.0
     groups = adamw(model, TrainingConfig(reference_fan_in=0)).param_groups
     assert {group["rate_scale"] for group in groups} == {1.0}
+
+
+def test_length_of_a_run_in_steps_epochs_and_minutes() -> None:
+    config = TrainingConfig(batch_size=8, patches_per_scan=10, max_steps=77)
+    assert [steps_per_epoch(scans, config) for scans in (1, 4, 185)] == [2, 5, 232]
+    assert planned_steps(232, config) == 77
+    assert planned_steps(232, config.model_copy(update={"epochs": 50})) == 11600
+    assert planned_steps(232, config.model_copy(update={"budget_minutes": 1.0})) is None
+
+
+def test_paper_s_two_decays_end_alike() -> None:
+    """0.05 an epoch, as an exponential, and a tenth after 40 of 50 epochs."""
+    common = {"learning_rate": 1e-4, "warmup_steps": 0}
+    step = TrainingConfig.model_validate({**common, "schedule": "step", "step_at": 0.8})
+    decay = TrainingConfig.model_validate(
+        {**common, "schedule": "exponential", "final_rate": 0.95**50}
+    )
+    epochs, steps = 50, 100
+    for epoch in (0, 10, 39, 49):
+        rate = learning_rate(epoch * steps, epochs * steps, decay)
+        assert rate == pytest.approx(1e-4 * 0.95**epoch, rel=2e-3)
+        expected = 1e-4 if epoch < 40 else 1e-5
+        assert learning_rate(epoch * steps, epochs * steps, step) == pytest.approx(expected)

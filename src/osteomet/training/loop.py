@@ -28,7 +28,7 @@ from osteomet.training.ema import ExponentialMovingAverage
 from osteomet.training.interrupt import StopRequest
 from osteomet.training.logs import NoLogs, TrainingLogs
 from osteomet.training.run_folder import RunFolder
-from osteomet.training.schedule import adamw, learning_rate, roi_weight
+from osteomet.training.schedule import adamw, learning_rate, planned_steps, roi_weight
 from osteomet.training.starting_weights import StartingWeights
 from osteomet.training.state import Learner, Progress, save_state
 from osteomet.training.task import DETECTION, Measurement, Task
@@ -51,12 +51,14 @@ class TrainingData:
     Attributes:
         batches: opens the endless batches from a step on; that of step k is always the same.
         validation: fixed patches.
+        epoch_steps: steps of an epoch.
         cohort_sha256: digest of the scans and their split.
         provenance: what the weights' file tells about the data.
     """
 
     batches: Batches
     validation: Sequence[Patch]
+    epoch_steps: int
     cohort_sha256: str
     provenance: Mapping[str, Any]
 
@@ -68,8 +70,8 @@ class TrainingResult:
     Attributes:
         outcome: all steps done, stopped early for want of progress, or interrupted.
         step: steps done.
-        best_step: at which the validation loss was lowest; its weights are ``weights``.
-        best_loss: that loss; infinite before the first validation.
+        best_step: whose validation was the best; its weights are ``weights``.
+        best_loss: the validation loss then; infinite before the first validation.
         skipped_steps: steps without an update because a gradient was not finite.
         seconds: wall-clock time of the whole run.
         weights: the weights' file; it does not exist before the first validation.
@@ -130,8 +132,9 @@ class Trainer:
         average = ExponentialMovingAverage(model, self.settings.ema_decay)
         self.learner = Learner(model, average, optimizer)
         self.progress = Progress()
-        if self.settings.budget_minutes is None:
-            self.progress.total_steps = self.settings.max_steps
+        self.progress.total_steps = planned_steps(data.epoch_steps, self.settings)
+        in_epochs = self.settings.epochs is not None
+        self.validate_every = data.epoch_steps if in_epochs else self.settings.validate_every
         if state is not None:
             self.learner.load(state, str(folder.state))
             self.progress = Progress(**state["progress"])
@@ -163,7 +166,7 @@ class Trainer:
                 logs.step(progress.step, progress.total_steps, row)
                 if progress.total_steps is None and progress.step >= TIMED_STEPS:
                     self._fix_total(logs)
-                if self._due(self.settings.validate_every):
+                if self._due(self.validate_every):
                     self._validate(logs)
                 if self._due(self.settings.checkpoint_every) or self._ended():
                     self._checkpoint()
@@ -231,12 +234,21 @@ class Trainer:
         result = self._measure(self.data.validation)
         progress = self.progress
         logs.validation(progress.step, result.row())
-        if result.loss < progress.best_loss:
+        sensitivity = _sensitivity(result)
+        if self._is_better(result.loss, sensitivity):
             progress.best_loss, progress.best_step = result.loss, progress.step
+            progress.best_sensitivity = sensitivity
             progress.stale_validations = 0
             self._save_weights(self.folder.weights, result.row())
         else:
             progress.stale_validations += 1
+
+    def _is_better(self, loss: float, sensitivity: float) -> bool:
+        """Say whether a validation beats the best so far, by what the settings monitor."""
+        best = self.progress
+        if self.settings.monitor == "sensitivity" and sensitivity != best.best_sensitivity:
+            return sensitivity > best.best_sensitivity
+        return loss < best.best_loss
 
     def _measure(self, examples: Sequence[Patch]) -> Measurement:
         settings, average = self.settings, self.learner.average.model
@@ -353,6 +365,12 @@ class Trainer:
             seconds=self._seconds(),
             weights=self.folder.weights,
         )
+
+
+def _sensitivity(result: Measurement) -> float:
+    """Return the sensitivity; 0 where there is none: without a lesion, or in pretraining."""
+    value = result.row().get("sensitivity", math.nan)
+    return 0.0 if math.isnan(value) else value
 
 
 def _check_patch_size(config: Config, multiple_of: int) -> None:

@@ -33,6 +33,7 @@ from osteomet.structures import Targets
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
 from osteomet.training.memory import keep_freed_memory
 from osteomet.training.run_folder import RunFolder
+from osteomet.training.schedule import steps_per_epoch
 from osteomet.training.state import check_cohort, read_state, resumed_config
 from osteomet.training.task import Task
 from osteomet.training.validation import seed_torch
@@ -296,6 +297,7 @@ def _data(
             device=fabric.device,
         ),
         validation=list(validation_patches(measured, of_patches, seed)),
+        epoch_steps=steps_per_epoch(len(learning.scans), config.training),
         cohort_sha256=digest,
         provenance=provenance,
     )

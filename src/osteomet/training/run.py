@@ -23,6 +23,7 @@ from osteomet.errors import InputError
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
 from osteomet.training.memory import keep_freed_memory
 from osteomet.training.run_folder import RunFolder
+from osteomet.training.schedule import steps_per_epoch
 from osteomet.training.starting_weights import StartingWeights, starting_weights
 from osteomet.training.state import check_cohort, read_state, resumed_config
 
@@ -109,6 +110,8 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
     elif resume:
         about |= _started_from(folder)
     data = _training_data(training, validation, config, hard, digest, about, fabric)
+    if config.training.epochs is not None and console is not None:
+        console.print(f"{config.training.epochs} epochs of {data.epoch_steps} steps")
     trainer = Trainer(
         fabric, folder, config, data,
         initial=initial, state=state, started=started, console=console,
@@ -127,8 +130,8 @@ def _started_from(folder: RunFolder) -> dict[str, Any]:
 
 def _summary(result: TrainingResult) -> str:
     return (
-        f"{result.outcome} after step {result.step} in {result.seconds / 60:.1f} minutes; lowest "
-        f"validation loss {result.best_loss:.4f} at step {result.best_step}: {result.weights}"
+        f"{result.outcome} after step {result.step} in {result.seconds / 60:.1f} minutes; best "
+        f"validation at step {result.best_step}, loss {result.best_loss:.4f}: {result.weights}"
     )
 
 
@@ -198,6 +201,7 @@ def _training_data(
             device=fabric.device,
         ),
         validation=list(validation_patches(validation, config, settings.seed)),
+        epoch_steps=steps_per_epoch(len(training.scans), settings),
         cohort_sha256=digest,
         provenance=provenance,
     )

@@ -1,4 +1,4 @@
-"""Learning rate, weight of the RoI losses and weight decay, as functions of the step.
+"""Length of a run; learning rate, weight of the RoI losses and weight decay, by the step.
 
 Steps count from 0.
 """
@@ -14,6 +14,22 @@ from osteomet.models.layers import DepthwiseConv3d
 FOCUSED_TAPS = 77
 RATE_SCALES = (0.05, 4.0)
 """Bounds of a layer's learning rate over the given one."""
+
+
+def steps_per_epoch(training_scans: int, config: TrainingConfig) -> int:
+    """Return the steps in which each training scan is due ``patches_per_scan`` patches.
+
+    Due, not given: which patient a patch shows is drawn, so that an epoch holds a scan so often
+    on average.
+    """
+    return math.ceil(training_scans * config.patches_per_scan / config.batch_size)
+
+
+def planned_steps(epoch_steps: int, config: TrainingConfig) -> int | None:
+    """Return the steps of a whole run; None under a wall-clock budget, which is yet to be timed."""
+    if config.budget_minutes is not None:
+        return None
+    return config.max_steps if config.epochs is None else config.epochs * epoch_steps
 
 
 def learning_rate(step: int, total_steps: int | None, config: TrainingConfig) -> float:

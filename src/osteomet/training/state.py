@@ -34,7 +34,8 @@ class Progress:
     Attributes:
         step: steps done.
         total_steps: after which the run ends; None until a wall-clock budget has fixed it.
-        best_loss: lowest validation loss so far.
+        best_loss: validation loss of the best validation so far.
+        best_sensitivity: its sensitivity.
         best_step: at which it was reached.
         stale_validations: validations since then.
         skipped_steps: steps without an update because a gradient was not finite.
@@ -45,6 +46,7 @@ class Progress:
     step: int = 0
     total_steps: int | None = None
     best_loss: float = float("inf")
+    best_sensitivity: float = -1.0
     best_step: int = 0
     stale_validations: int = 0
     skipped_steps: int = 0
