@@ -16,10 +16,7 @@ def record(name_or_path: str) -> str:
     weights = load_weights(name_or_path)
     made, chosen = weights.provenance, weights.provenance.get("calibration", {})
     parameters = sum(value.numel() for value in weights.model_state.values())
-    lines = _run(made)
-    if before := made.get("init"):
-        lines.append(f"- It started from the weights of an earlier run, `{before['sha256']}`:")
-        lines += [f"  {line}" for line in _run(before)]
+    lines = _runs(made)
     lines.append(
         f"- Network: {weights.config.model.backbone.name}, {parameters / 1e6:.1f} million "
         f"parameters, voxels of {weights.config.preprocess.spacing_mm:g} mm."
@@ -34,6 +31,15 @@ def record(name_or_path: str) -> str:
         )
     lines.append(f"- SHA-256 of the file: `{weights.sha256}`")
     return "\n".join(lines)
+
+
+def _runs(made: Mapping[str, Any]) -> list[str]:
+    """Return a run, and below it those that its weights came from."""
+    lines = _run(made)
+    if before := made.get("init"):
+        lines.append(f"- It started from the weights of an earlier run, `{before['sha256']}`:")
+        lines += [f"  {line}" for line in _runs(before)]
+    return lines
 
 
 def _run(made: Mapping[str, Any]) -> list[str]:
