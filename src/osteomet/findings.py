@@ -154,12 +154,19 @@ class PrimaryPrediction(_Frozen):
         interval: bounds of the ensemble's central 90 %; None without a lesion.
         aggregation: how lesions became one probability, in words.
         training_prior_lung: share of lung patients where the aggregation was trained.
+        prior_lung: the share that ``p_lung`` assumes, where another one was given.
     """
 
     p_lung: Probability | None
     interval: tuple[Probability, Probability] | None = None
     aggregation: str
     training_prior_lung: Probability | None = None
+    prior_lung: Probability | None = None
+
+    @property
+    def assumed_prior_lung(self) -> float | None:
+        """The share of lung patients that ``p_lung`` assumes; None where it is not known."""
+        return self.training_prior_lung if self.prior_lung is None else self.prior_lung
 
 
 class SeriesInfo(_Frozen):

@@ -150,6 +150,11 @@ def test_calibration_under_another_prior() -> None:
     expected = 0.1 * (1 - moved[0]) ** 2 + 0.9 * moved[1] ** 2
     assert asked["Brier score, prior 0.100"].value == pytest.approx(expected)
     assert "weighted to it" in asked["Brier score, prior 0.100"].note
+    for scan in scans:  # predicted for another share: that one is left behind, not the training's
+        primary = scan.findings.primary.model_copy(update={"prior_lung": 0.5})
+        object.__setattr__(scan, "findings", scan.findings.model_copy(update={"primary": primary}))
+    again = evaluate_predictions(scans, resamples=0)
+    assert again["mean p_lung, prior 0.500"].value == pytest.approx(0.4)
 
 
 def test_masks_beyond_the_scan_are_named() -> None:

@@ -120,7 +120,7 @@ def test_progress_counts_tiles_of_one_size() -> None:
 
 def test_the_second_stage_of_the_weights_predicts_the_primary() -> None:
     torch.manual_seed(0)
-    primary = PrimaryModel(features=4 + 2, members=3)
+    primary = PrimaryModel(features=4 + 4 + 2, members=3)
     nn.init.normal_(primary.bias)
     weights = blob_weights()
     weights = type(weights)(**{**vars(weights), "primary_state": primary.state_dict()})
@@ -129,7 +129,9 @@ def test_the_second_stage_of_the_weights_predicts_the_primary() -> None:
     assert found.primary.interval[0] <= (found.primary.p_lung or 0) <= found.primary.interval[1]
     assert found.primary.training_prior_lung == 0.5
     rare = Predictor(weights, "cpu", prior_lung=0.01, detector=BlobFinder())
-    assert (rare.predict(scan_of(patient())).findings.primary.p_lung or 1) < 0.2
+    moved = rare.predict(scan_of(patient())).findings.primary
+    assert (moved.p_lung or 1) < 0.2
+    assert (found.primary.assumed_prior_lung, moved.assumed_prior_lung) == (0.5, 0.01)
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -192,15 +192,15 @@ def _calibration_family(given: Labelled, note: str) -> Family:
 
 
 def _under_prior(cohort: ScoredCohort, given: Labelled, wanted: float | None) -> list[Family]:
-    """Return calibration under another share of lung cancer than the training's."""
-    assumed = {scan.training_prior_lung for scan in cohort.scans}
-    trained = next(iter(assumed)) if len(assumed) == 1 else None
+    """Return calibration under another share of lung cancer than the predictions assume."""
+    priors = {scan.assumed_prior_lung for scan in cohort.scans}
+    assumed = next(iter(priors)) if len(priors) == 1 else None
     share = _share(given) if wanted is None else wanted
-    if trained is None or not 0 < trained < 1 or not 0 < share < 1:
+    if assumed is None or not 0 < assumed < 1 or not 0 < share < 1:
         return []
-    moved = shift_prior(given.p_lung, trained, share)
+    moved = shift_prior(given.p_lung, assumed, share)
     whose = "that of these patients" if wanted is None else "as asked; patients weighted to it"
-    note = f"moved from the training's share {trained:.3f} to {share:.3f}, {whose}"
+    note = f"moved from the assumed share {assumed:.3f} to {share:.3f}, {whose}"
     names = ("Brier score", "expected calibration error", "mean p_lung")
     described = tuple(
         Estimate(f"{name}, prior {share:.3f}", len(given), "patients", given.lung, note)

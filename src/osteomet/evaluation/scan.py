@@ -57,7 +57,7 @@ class ScanResult:
         overlap: voxels of all reported lesions against all true ones.
         surfaces: surface voxels of all reported lesions and all true ones.
         panoptic: matches of masks.
-        training_prior_lung: share of lung cancer that ``p_lung`` assumes, as the findings say.
+        assumed_prior_lung: share of lung cancer that ``p_lung`` assumes, as the findings say.
     """
 
     scan_id: str
@@ -73,7 +73,7 @@ class ScanResult:
     panoptic: PanopticCounts
     primary: PrimaryTumour
     p_lung: float | None
-    training_prior_lung: float | None
+    assumed_prior_lung: float | None
     operating_threshold: float
 
     @property
@@ -145,7 +145,7 @@ def score_scan(case: EvaluationCase, *, tolerance_mm: float = TOLERANCE_MM) -> S
         panoptic=match_masks(iou),
         primary=case.primary,
         p_lung=findings.primary.p_lung,
-        training_prior_lung=findings.primary.training_prior_lung,
+        assumed_prior_lung=findings.primary.assumed_prior_lung,
         operating_threshold=findings.provenance.operating_threshold,
     )
 

@@ -195,6 +195,7 @@ class Predictor:
             interval=(low, high),
             aggregation=aggregation,
             training_prior_lung=prior,
+            prior_lung=self.prior_lung,
         )
 
     def _precision(self) -> AbstractContextManager[object]:
