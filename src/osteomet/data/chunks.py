@@ -108,7 +108,7 @@ def _chunk_at(slab: Slab, corner: tuple[int, ...]) -> Int16[np.ndarray, "Z Y X"]
     if part.shape == CHUNK:
         return np.ascontiguousarray(part)
     padding = [(0, CHUNK_VOX - n) for n in part.shape]
-    return np.pad(part, padding, mode="edge")
+    return np.pad(part, padding)
 
 
 @lru_cache(maxsize=OPEN_FILES)

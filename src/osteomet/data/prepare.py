@@ -120,8 +120,8 @@ def prepare_scans(
         cases: the scans.
         store: made if it is missing; may be shared by other cohorts and settings.
         spacing_mm: voxel size of the model's grid.
-        workers: processes, each at one scan; 1 works in this one. A scan takes its own size as it
-            was read and about 300 MB besides.
+        workers: processes, each at one scan; 1 works in this one. A scan takes its
+            size and its mask's as they were read, and about 150 MB besides.
 
     Raises:
         InputError: a worker was killed.
