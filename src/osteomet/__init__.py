@@ -180,6 +180,14 @@ Read the files in the order of the data flow; each line is one step::
     training/pretrain.py              scans without labels -> a pretrained backbone
     training/starting_weights.py      what --init reads
     training/task.py                  what the loop learns: detecting, or guessing
+    inference/kept_lesions.py         what a scan leaves for the patient's other scans
+    inference/cohort_scan.py          one scan of a cohort, finished once
+    inference/cohort_summary.py       predictions.csv
+    inference/engines.py              who works on scans: what all engines do
+    inference/engines_local.py        processes on this machine
+    inference/engines_ray.py          a Ray cluster
+    inference/engine_choice.py        the one a user names
+    inference/agenda.py               which scan is next, and what became of lost workers
     training/run_folder.py            what is in that folder
     training/memory.py                keep freed memory between steps
     training/loop.py                  the steps

@@ -201,7 +201,13 @@ class SeriesInfo(_Frozen):
 
 
 class Provenance(_Frozen):
-    """What made these findings, so that they can be made again."""
+    """What made these findings, so that they can be made again.
+
+    Attributes:
+        inputs_sha256: stands for all that a scan of a cohort depends on: weights, settings, and
+            the files of the patient's scans; None outside a cohort. A run that is started again
+            keeps the results that have it.
+    """
 
     osteomet_version: str
     torch_version: str
@@ -213,6 +219,7 @@ class Provenance(_Frozen):
     seconds: dict[str, float]
     peak_memory_mb: float
     operating_threshold: Probability
+    inputs_sha256: str | None = None
 
 
 class Findings(_Frozen):

@@ -1,5 +1,8 @@
 """Scans of a cohort: predicted, joined by patient, evaluated, and used for calibration."""
 
+import csv
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +13,11 @@ from blobs import BlobFinder, blob_weights, patient
 from osteomet.checkpoint import load_weights
 from osteomet.data.manifest import Case, read_cohort
 from osteomet.errors import AnnotationError, InputError
-from osteomet.findings import PrimaryTumour
+from osteomet.findings import Findings, PrimaryTumour
+from osteomet.inference.batch import exit_status
 from osteomet.inference.cohort import evaluate_cohort, predict_cohort
-from osteomet.inference.pipeline import Predictor
+from osteomet.inference.cohort_scan import ScanOutcome
+from osteomet.inference.pipeline import Prediction, Predictor
 from osteomet.io.volumes import write_labels, write_volume
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training import calibrate as calibration
@@ -49,8 +54,11 @@ def test_scans_of_one_patient_share_one_primary(
     cohort: tuple[Case, ...], predictor: Predictor, tmp_path: Path
 ) -> None:
     outcomes = predict_cohort(cohort, tmp_path, predictor)
-    findings = {o.findings.scan_id: o.findings for o in outcomes if o.findings is not None}
-    assert sorted(findings) == sorted(p.name for p in tmp_path.iterdir()) == ["s1", "s2", "s3"]
+    findings = {
+        o.case.scan_id: Findings.read(o.folder / "findings.json") for o in outcomes if o.folder
+    }
+    assert sorted(findings) == ["s1", "s2", "s3"]
+    assert {p.name for p in tmp_path.iterdir()} == {*findings, ".lesions", "predictions.csv"}
     assert {f.patient_id for f in findings.values()} == {"p1", "p2"}
     assert findings["s1"].primary == findings["s2"].primary
     assert "all 2 scans" in findings["s1"].primary.aggregation
@@ -74,6 +82,96 @@ def test_a_failed_scan_stops_no_other(
     broken = Case("s0", "p0", tmp_path / "broken.nii", None, "A", PrimaryTumour.LUNG)
     outcomes = predict_cohort((broken, cohort[2]), tmp_path / "out", predictor)
     assert [o.error is None for o in outcomes] == [False, True]
+    assert exit_status(outcomes) == 2
+    with (tmp_path / "out" / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["scan_id"], row["state"]) for row in rows] == [
+        ("s0", "failed"),
+        ("s3", "finished"),
+    ]
+    assert rows[0]["error"] == outcomes[0].error
+    assert rows[1]["lesions"] == "2"
+
+
+class CountingPredictor(Predictor):
+    """Counts the scans it is asked for."""
+
+    scans: list[str]
+
+    def predict(self, *arguments: object, **options: object) -> Prediction:
+        self.scans.append(str(options["scan_id"]))
+        return super().predict(*arguments, **options)  # type: ignore[arg-type]  # as it came
+
+
+@pytest.fixture
+def counting() -> CountingPredictor:
+    predictor = CountingPredictor(blob_weights(), "cpu", detector=BlobFinder())
+    predictor.scans = []
+    return predictor
+
+
+def states(outcomes: list[ScanOutcome]) -> list[str]:
+    return [outcome.state.value for outcome in outcomes]
+
+
+def test_what_is_finished_is_not_predicted_again(
+    cohort: tuple[Case, ...], counting: CountingPredictor, tmp_path: Path
+) -> None:
+    assert states(predict_cohort(cohort, tmp_path, counting)) == ["finished"] * 3
+    assert states(predict_cohort(cohort, tmp_path, counting)) == ["kept"] * 3
+    assert counting.scans == ["s1", "s2", "s3"]
+
+
+def test_what_depends_on_something_else_now_is_predicted_again(
+    cohort: tuple[Case, ...], counting: CountingPredictor, tmp_path: Path
+) -> None:
+    image = tmp_path / "ct.nii.gz"
+    image.write_bytes(cohort[0].image.read_bytes())
+    case = replace(cohort[2], image=image)
+    predict_cohort((case,), tmp_path / "out", counting)
+    os.utime(image, ns=(1, 1))
+    assert states(predict_cohort((case,), tmp_path / "out", counting)) == ["finished"]
+    counting.prior_lung = 0.5
+    assert states(predict_cohort((case,), tmp_path / "out", counting)) == ["finished"]
+    (tmp_path / "out" / "s3" / "findings.json").write_text("{}")
+    assert states(predict_cohort((case,), tmp_path / "out", counting)) == ["finished"]
+    assert len(counting.scans) == 4
+
+
+def test_a_scan_that_is_mended_joins_the_others_of_its_patient(
+    cohort: tuple[Case, ...], counting: CountingPredictor, tmp_path: Path
+) -> None:
+    image = tmp_path / "ct.nii.gz"
+    image.write_bytes(b"no image")
+    cases = (cohort[0], replace(cohort[1], image=image))
+    out = tmp_path / "out"
+    assert states(predict_cohort(cases, out, counting)) == ["finished", "failed"]
+    alone = Findings.read(out / "s1" / "findings.json")
+    assert "scans of the patient" not in alone.primary.aggregation
+    assert states(predict_cohort(cases, out, counting)) == ["kept", "failed"]
+    image.write_bytes(cohort[1].image.read_bytes())
+    assert states(predict_cohort(cases, out, counting)) == ["finished", "finished"]
+    joined = Findings.read(out / "s1" / "findings.json")
+    assert "all 2 scans" in joined.primary.aggregation
+    assert joined.lesions == alone.lesions
+    # s1 was predicted once, s2 tried three times.
+    assert counting.scans == ["s1", "s2", "s2", "s2"]
+
+
+def test_a_join_without_its_lesions_says_what_to_do(
+    cohort: tuple[Case, ...], counting: CountingPredictor, tmp_path: Path
+) -> None:
+    predict_cohort(cohort[:2], tmp_path, counting)
+    for path in (tmp_path / ".lesions").rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    (tmp_path / "s2" / "findings.json").unlink()
+    (tmp_path / "s2" / "report.html").unlink()
+    (tmp_path / "s2" / "lesions.csv").unlink()
+    (tmp_path / "s2" / "lesions.nii.gz").unlink()
+    outcomes = predict_cohort(cohort[:2], tmp_path, counting)
+    assert states(outcomes) == ["kept", "failed"]
+    assert "damaged" in str(outcomes[1].error)
+    assert "delete the results of this patient's scans" in str(outcomes[1].error)
 
 
 def test_what_cannot_be_evaluated_is_said(cohort: tuple[Case, ...], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from osteomet.errors import InputError, OsteometError
 from osteomet.findings import Findings, SeriesInfo
+from osteomet.inference.cohort_scan import ScanOutcome
 from osteomet.inference.outputs import FINDINGS, write_results
 from osteomet.inference.pipeline import Predictor, Progress
 from osteomet.inference.scan_id import distinct
@@ -75,7 +76,7 @@ def predict_many(
     return outcomes
 
 
-def exit_status(outcomes: Iterable[Outcome]) -> int:
+def exit_status(outcomes: Iterable[Outcome | ScanOutcome]) -> int:
     """Return 0 if every scan was predicted, else 2."""
     return EXIT_FAILED if any(outcome.error for outcome in outcomes) else 0
 

@@ -1,79 +1,74 @@
 """Predict the scans of a cohort, and compare what was found with what is annotated."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from osteomet.data.annotations import instances_on_scan
 from osteomet.data.manifest import Case
-from osteomet.errors import InputError, OsteometError
+from osteomet.errors import InputError
 from osteomet.evaluation.cohort import DEFAULTS, Evaluation, Options, evaluate_predictions
 from osteomet.evaluation.scan import EvaluationCase
 from osteomet.findings import Findings
-from osteomet.inference.batch import Outcome
-from osteomet.inference.outputs import FINDINGS, write_results
-from osteomet.inference.pipeline import Prediction, Predictor
-from osteomet.structures import Detections
+from osteomet.inference.agenda import Agenda
+from osteomet.inference.cohort_scan import ScanOutcome, ScanWorkerMaker
+from osteomet.inference.cohort_summary import write_summary
+from osteomet.inference.engines import Engine, in_this_process
+from osteomet.inference.outputs import FINDINGS
+from osteomet.inference.pipeline import Predictor
 from osteomet.volume import Volume
 
 
 def predict_cohort(
     cases: Sequence[Case],
     out: Path,
-    predictor: Predictor,
+    predictor: Predictor | Callable[[], Predictor],
     *,
-    report: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
+    engine: Engine = in_this_process,
+    threads: int | None = None,
+    report: Callable[[ScanOutcome], None] = lambda outcome: None,
+) -> list[ScanOutcome]:
     """Write the results of each scan to ``out/<scan_id>``; a scan that fails stops no other.
 
     The primary belongs to the patient: with several scans it is predicted once, from the
-    lesions of all of them, and stands in the findings of each.
+    lesions of all of them, and stands in the findings of each. What an earlier run finished is
+    kept, as long as its scans, the weights and the settings are the same. ``out/predictions.csv``
+    has a line for each scan, in the order of the cohort.
+
+    Args:
+        cases: the scans.
+        out: the folder of the results' folders.
+        predictor: for an engine with workers elsewhere, what each of them calls to make its own.
+        engine: who works on the scans; all give the same files.
+        threads: of torch in each worker; None leaves them as they are.
+        report: told of each scan as soon as it is finished, kept or failed.
+
+    Returns:
+        One outcome per scan, in the order of the cohort.
+
+    Raises:
+        OsteometError: no worker can start, or ``predictions.csv`` cannot be written.
     """
-    patients: dict[str, list[Case]] = defaultdict(list)
-    for case in cases:
-        patients[case.patient_id].append(case)
-    outcomes = []
-    for patient_id, scans in patients.items():
-        found: list[tuple[Case, Prediction]] = []
-        for case in scans:
-            try:
-                found.append((case, predictor.predict(case.image, scan_id=case.scan_id)))
-            except OsteometError as error:
-                outcomes.append(_failed(case, error))
-                report(outcomes[-1])
-        for case, prediction in of_one_patient(found, patient_id, predictor):
-            try:
-                folder = write_results(prediction, out)
-                outcomes.append(Outcome(case.image, folder, prediction.findings))
-            except OsteometError as error:
-                outcomes.append(_failed(case, error))
-            report(outcomes[-1])
+    there = [replace(case, image=case.image.absolute()) for case in cases]
+    agenda = Agenda(there)
+    make = partial(_given, predictor) if isinstance(predictor, Predictor) else predictor
+    maker = ScanWorkerMaker(make, out.absolute(), threads)
+    settled: dict[str, ScanOutcome] = {}
+    for task, answer in engine(maker, agenda.next_task):
+        outcome = agenda.settle(task, answer)
+        if outcome is not None:
+            settled[outcome.case.scan_id] = outcome
+            report(outcome)
+    outcomes = [settled[case.scan_id] for case in there]
+    write_summary(outcomes, out)
     return outcomes
 
 
-def of_one_patient(
-    found: Sequence[tuple[Case, Prediction]], patient_id: str, predictor: Predictor
-) -> list[tuple[Case, Prediction]]:
-    """Give each scan of a patient the patient's name and one primary from all their lesions."""
-    if not found:
-        return []
-    update: dict[str, object] = {"patient_id": patient_id}
-    if len(found) > 1:
-        lesions = Detections.concatenate([prediction.reported for _, prediction in found])
-        primary = predictor.predict_primary(lesions)
-        aggregation = f"{primary.aggregation}, of all {len(found)} scans of the patient"
-        update["primary"] = primary.model_copy(update={"aggregation": aggregation})
-    return [
-        (case, replace(prediction, findings=prediction.findings.model_copy(update=update)))
-        for case, prediction in found
-    ]
-
-
-def _failed(case: Case, error: OsteometError) -> Outcome:
-    return Outcome(case.image, error=" ".join(str(error).split()))
+def _given(predictor: Predictor) -> Predictor:
+    return predictor
 
 
 def evaluate_cohort(
