@@ -62,6 +62,17 @@ ALLOWED = {
     },
     "demo": {"evaluation", "findings", "inference", "io", "simulate"},
     "doctor": {"checkup", "data", "errors", "reporting"},
+    "reproduce": {
+        "checkpoint",
+        "config",
+        "data",
+        "errors",
+        "evaluation",
+        "findings",
+        "inference",
+        "reporting",
+        "training",
+    },
     "cli": {
         "checkpoint",
         "checkup",
@@ -74,6 +85,7 @@ ALLOWED = {
         "inference",
         "io",
         "reporting",
+        "reproduce",
         "simulate",
         "training",
     },
@@ -98,7 +110,7 @@ CONFINED = {
     "sklearn": {"data"},
     "lightning_fabric": {"training"},
     "typer": {"cli"},
-    "rich": {"cli", "training"},
+    "rich": {"cli", "reproduce", "training"},
     "torch": {"structures", "ops", "models", "checkpoint", "data", "inference", "training"},
 }
 # what an installer calls these packages

@@ -44,6 +44,8 @@ from osteomet.inference.outputs import REPORT
 from osteomet.inference.pipeline import Predictor
 from osteomet.io.scan import read_scan
 from osteomet.reporting.evaluation_html import write_evaluation
+from osteomet.reproduce import plan as plans
+from osteomet.reproduce.run import reproduce as reproduce_paper
 from osteomet.simulate.ceiling import ceilings
 from osteomet.simulate.cohort import write_cohort, write_patients
 from osteomet.simulate.enrolment import enrol_centres
@@ -334,11 +336,6 @@ def predict(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     series_uid: Annotated[str | None, typer.Option(help="which series of one input")] = None,
     threshold: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     prior_lung: Annotated[float | None, typer.Option(min=0, max=1)] = None,
-) -> None:
-    """Find the lesions of each scan; one folder a scan, with masks, tables and a report.
-
-    A cohort that is predicted again keeps what is finished, and goes on with the rest.
-    """
     engine: Annotated[str, typer.Option(help=f"for a cohort: {', '.join(ENGINES)}")] = "local",
     workers: Annotated[
         int | None, typer.Option(min=1, help="processes for a cohort; ray: default all")
@@ -347,6 +344,11 @@ def predict(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     worker_memory: Annotated[
         float, typer.Option(min=0.1, help="GB that a worker on Ray may need")
     ] = 4.0,
+) -> None:
+    """Find the lesions of each scan; one folder a scan, with masks, tables and a report.
+
+    A cohort that is predicted again keeps what is finished, and goes on with the rest.
+    """
     sources = inputs or []
     if bool(sources) == (cohort is not None):
         raise ConfigError("expected either scans or --cohort: give one of them")
@@ -504,6 +506,52 @@ def audit(
 
 
 @app.command()
+def reproduce(  # noqa: PLR0913, PLR0917 - a command's options are its interface
+    cohort: CohortFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of all results")],
+    protocol: Annotated[str, typer.Option(help=", ".join(plans.PROTOCOLS))] = "p1",
+    centre: Annotated[
+        str, typer.Option(help="p1: that trains; p2: whose patients are split")
+    ] = plans.CENTRE,
+    test_centre: Annotated[
+        str | None, typer.Option(help="p1: that tests; none takes all others")
+    ] = None,
+    architectures: Annotated[
+        str, typer.Option(help=f"{', '.join(plans.SETS)}, or backbones separated by commas")
+    ] = "paper",
+    config: Annotated[Path | None, typer.Option(help="TOML file; none takes defaults")] = None,
+    device: Device = "auto",
+    store: Annotated[
+        Path | None, typer.Option(help="what osteomet prepare wrote with -o; default beside cohort")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=0, help="bootstrap draws of patients")] = 2000,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, any number of times")
+    ] = None,
+) -> None:
+    """Train and evaluate the paper's architectures; write its tables and figure, ours beside."""
+    settings = load_config(config) if config else Config()
+    result = reproduce_paper(
+        cohort,
+        output,
+        settings.updated(dict(parse_assignment(text) for text in assignments or ())),
+        protocol=protocol,
+        centre=centre,
+        test_centre=test_centre,
+        architectures=plans.architectures(architectures),
+        device=device,
+        store_dir=store,
+        resamples=resamples,
+        console=console,
+    )
+    if result.page is not None:
+        console.print(f"Report: {escape(str(result.page))}", soft_wrap=True)
+    if result.missing:
+        console.print(f"stopped; not done: {', '.join(result.missing)}. The same command goes on.")
+    raise typer.Exit(1 if result.missing else 0)
+
+
+@app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o")] = Path("demo"),
     weights: Weights = DEFAULT_WEIGHTS,
@@ -565,6 +613,24 @@ def _tell(outcome: Outcome) -> None:
         console.print(f"  warning: {escape(warning)}", soft_wrap=True)
 
 
+def _tell_scan(outcome: ScanOutcome) -> None:
+    name = escape(outcome.case.scan_id)
+    if outcome.folder is None:
+        console.print(f"[bold red]error:[/] {escape(outcome.error or name)}", soft_wrap=True)
+        return
+    p_lung = outcome.p_lung
+    primary = "no primary without a lesion" if p_lung is None else f"p(lung) {p_lung:.2f}"
+    kept = outcome.state is State.KEPT
+    cost = "kept" if kept else f"{outcome.seconds:.1f} s, {outcome.peak_memory_mb:.0f} MB"
+    console.print(
+        f"{name}: {outcome.lesions} lesions, {primary}, {cost}: "
+        f"{escape(str(outcome.folder / REPORT))}",
+        soft_wrap=True,
+    )
+    for warning in () if kept else outcome.warnings:
+        console.print(f"  warning: {escape(warning)}", soft_wrap=True)
+
+
 def _tell_note(note: Note) -> None:
     mark = "[bold yellow]skipped:[/]" if note.outcome == "skipped" else "  warning:"
     console.print(f"{mark} {escape(note.scan)}: {escape(note.note)}", soft_wrap=True)
@@ -611,21 +677,3 @@ def _bar(description: str) -> Iterator[Progress]:
 
 if __name__ == "__main__":
     main()
-def _tell_scan(outcome: ScanOutcome) -> None:
-    name = escape(outcome.case.scan_id)
-    if outcome.folder is None:
-        console.print(f"[bold red]error:[/] {escape(outcome.error or name)}", soft_wrap=True)
-        return
-    p_lung = outcome.p_lung
-    primary = "no primary without a lesion" if p_lung is None else f"p(lung) {p_lung:.2f}"
-    kept = outcome.state is State.KEPT
-    cost = "kept" if kept else f"{outcome.seconds:.1f} s, {outcome.peak_memory_mb:.0f} MB"
-    console.print(
-        f"{name}: {outcome.lesions} lesions, {primary}, {cost}: "
-        f"{escape(str(outcome.folder / REPORT))}",
-        soft_wrap=True,
-    )
-    for warning in () if kept else outcome.warnings:
-        console.print(f"  warning: {escape(warning)}", soft_wrap=True)
-
-
