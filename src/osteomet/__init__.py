@@ -163,6 +163,11 @@ Read the files in the order of the data flow; each line is one step::
     reporting/evaluation_html.py      evaluation.html
     reporting/lesions_csv.py          lesions.csv
     reporting/reconstructions.py      what a masked autoencoder made of hidden cubes
+    reporting/reproduce_paper.py      what the paper prints
+    reporting/reproduce_results.py    what was measured to stand beside it
+    reporting/reproduce_tables.py     both, as tables
+    reporting/reproduce_plots.py      and as curves
+    reporting/reproduce_html.py       reproduce.html
     reporting/files.py                files appear whole or not at all
 
     inference/pipeline.py             CT -> findings: the whole story
@@ -174,12 +179,6 @@ Read the files in the order of the data flow; each line is one step::
     inference/scan_id.py              the name of a result
     inference/outputs.py              the result's folder
     inference/batch.py                many scans
-    inference/cohort.py               the scans of a cohort, and their evaluation
-
-    training/run.py                   cohort.csv -> a folder with weights
-    training/pretrain.py              scans without labels -> a pretrained backbone
-    training/starting_weights.py      what --init reads
-    training/task.py                  what the loop learns: detecting, or guessing
     inference/kept_lesions.py         what a scan leaves for the patient's other scans
     inference/cohort_scan.py          one scan of a cohort, finished once
     inference/cohort_summary.py       predictions.csv
@@ -188,6 +187,12 @@ Read the files in the order of the data flow; each line is one step::
     inference/engines_ray.py          a Ray cluster
     inference/engine_choice.py        the one a user names
     inference/agenda.py               which scan is next, and what became of lost workers
+    inference/cohort.py               the scans of a cohort, and their evaluation
+
+    training/run.py                   cohort.csv -> a folder with weights
+    training/pretrain.py              scans without labels -> a pretrained backbone
+    training/starting_weights.py      what --init reads
+    training/task.py                  what the loop learns: detecting, or guessing
     training/run_folder.py            what is in that folder
     training/memory.py                keep freed memory between steps
     training/loop.py                  the steps
@@ -202,6 +207,9 @@ Read the files in the order of the data flow; each line is one step::
 
     demo.py                           a simulated patient, from DICOM to report
     doctor.py                         a cohort -> what is wrong with it
+    reproduce/plan.py                 who trains and who tests, and with what
+    reproduce/stages.py               one architecture, stage by stage
+    reproduce/run.py                  a cohort -> the paper's tables and figure
     cli.py                            the command line
 """
 
