@@ -66,13 +66,13 @@ def test_cohort_that_cannot_do_the_protocol(
 
 
 def test_boxes_alone_are_refused(tmp_path: Path) -> None:
-    path = cohort(tmp_path, [*both("A", 3), *both("B", 10)], mask="")
+    path = cohort(tmp_path, [*both("A", 3), *both("B", 15)], mask="")
     with pytest.raises(InputError, match="no scan of side 'train' has a mask"):
         plan(path)
 
 
 def test_other_requests_that_cannot_be(tmp_path: Path) -> None:
-    path = cohort(tmp_path, [*both("A", 3), *both("B", 10)])
+    path = cohort(tmp_path, [*both("A", 3), *both("B", 15)])
     with pytest.raises(ConfigError, match="protocol 'p3'; expected p1 or p2"):
         plan(path, "p3")
     with pytest.raises(ConfigError, match="test centre 'A' with protocol p2"):
@@ -89,7 +89,7 @@ def test_architectures_by_name_and_by_set() -> None:
 
 
 def test_folder_of_another_plan_is_refused_and_more_architectures_are_not(tmp_path: Path) -> None:
-    path = cohort(tmp_path, [*both("A", 3), *both("B", 10)])
+    path = cohort(tmp_path, [*both("A", 3), *both("B", 15)])
     out = tmp_path / "out"
     open_folder(plan(path, "p1", "resnet18"), out)
     open_folder(plan(path, "p1", "yolov8n", "resnet18"), out)
