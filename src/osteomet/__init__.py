@@ -36,6 +36,7 @@ Read the files in the order of the data flow; each line is one step::
     ops/masks.py                      label map -> crops of boxes -> voxels
     ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
     ops/acceleration.py               compiled loops, and the switch that turns them off
+    ops/freed_memory.py               keep freed memory for the next tensor of its size
 
     data/manifest.py                  cohort.csv, and its split by patient
     data/manifest_writer.py           scans -> cohort.csv
@@ -194,7 +195,6 @@ Read the files in the order of the data flow; each line is one step::
     training/starting_weights.py      what --init reads
     training/task.py                  what the loop learns: detecting, or guessing
     training/run_folder.py            what is in that folder
-    training/memory.py                keep freed memory between steps
     training/loop.py                  the steps
     training/budget.py                minutes -> number of steps
     training/schedule.py              learning rate, RoI warm-up, weight decay

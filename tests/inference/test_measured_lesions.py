@@ -1,5 +1,7 @@
 """Masks land on the scan's voxels, and measures are those of simple shapes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ from osteomet.config import InferenceConfig
 from osteomet.data.preprocess import ModelGrid
 from osteomet.inference.lesions import (
     MeasuredLesions,
+    PlacedMask,
+    _meeting,
     extreme_voxels,
     longest_diameter_mm,
     measure_lesions,
@@ -133,3 +137,22 @@ def test_longest_diameter_of_a_large_ball() -> None:
     mask = (np.indices((50, 50, 50)) - 24.5).__pow__(2).sum(axis=0) < 24**2
     diameter = longest_diameter_mm(extreme_voxels(mask).astype(float))
     assert diameter == pytest.approx(48, abs=1.0)
+
+
+def test_windows_that_meet_are_those_of_all_pairs() -> None:
+    rng = np.random.default_rng(0)
+    empty = np.zeros((0, 0, 0), np.float32)
+    masks = {}
+    for name in rng.permutation(60).tolist():
+        z, y, x = (slice(int(a), int(a + n)) for a, n in rng.integers(0, [40, 16], (3, 2)))
+        masks[name] = PlacedMask(empty, empty.astype(bool), (z, y, x))
+    expected = [
+        (first, second)
+        for first, second in itertools.combinations(masks, 2)
+        if all(
+            set(range(p.start, p.stop)) & set(range(q.start, q.stop))
+            for p, q in zip(masks[first].window, masks[second].window, strict=True)
+        )
+    ]
+    assert len(expected) > 5
+    assert list(_meeting(masks)) == expected

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from osteomet.config import InferenceConfig
-from osteomet.inference.merge import merge_detections
+from osteomet.inference.merge import (
+    CONTAINED_SHARE,
+    _distinct,
+    _pairs_of_same_lesion,
+    _same_lesion,
+    merge_detections,
+)
 from osteomet.inference.tiles import BoneRegion, plan_tiles
 from osteomet.ops.boxes import box_iou, scale_boxes
 from osteomet.structures import Detections
@@ -177,3 +183,36 @@ def test_any_lesions_under_any_tiling_are_reported_once(seed: int, longest: floa
         merged = merge_detections(parts, bounds, LARGE, CONFIG)
         assert len(merged) == len(truth)
         assert (box_iou(truth, merged.boxes).amax(dim=1) > least_iou).all()
+
+
+def test_pairs_found_tile_by_tile_are_those_of_all_against_all() -> None:
+    rng = np.random.default_rng(0)
+    tiles = torch.tensor([[z, y, 0, z + 40, y + 40, 40] for z in (0, 30, 60) for y in (0, 25)])
+    views = tiles.float()[torch.from_numpy(rng.integers(0, len(tiles), 400))]
+    lesions = rng.uniform(0, [90, 55, 30], (20, 3))
+    low = torch.from_numpy(lesions[rng.integers(0, 20, 400)] + rng.normal(0, 1, (400, 3))).float()
+    boxes = torch.cat([low, low + 12], dim=1)
+    first, second = torch.arange(0, 400, 2), torch.arange(1, 400, 2)
+    agree = _same_lesion(boxes[first], views[first], boxes[second], views[second]).nonzero()
+    expected = torch.stack([first[agree[:, 0]], second[agree[:, 1]]], dim=1)
+    pairs = _pairs_of_same_lesion(boxes, views, first, second)
+    assert len(pairs) > 5
+    assert sorted(pairs.tolist()) == sorted(expected.tolist())
+
+
+@pytest.mark.parametrize("most", [1, 7, 200])
+def test_distinct_boxes_are_those_of_a_loop(most: int) -> None:
+    rng = np.random.default_rng(1)
+    low = rng.uniform(0, 40, (150, 3))
+    boxes = torch.from_numpy(np.concatenate([low, low + rng.uniform(2, 30, (150, 3))], axis=1))
+    kept: list[int] = []
+    for index, box in enumerate(boxes):
+        shares = [
+            (box[3:].minimum(boxes[k, 3:]) - box[:3].maximum(boxes[k, :3])).clamp(min=0).prod()
+            / (box[3:] - box[:3]).prod()
+            for k in kept
+        ]
+        if all(share < CONTAINED_SHARE for share in shares):
+            kept.append(index)
+    assert len(kept) < 140
+    assert _distinct(boxes.float(), most).tolist() == kept[:most]

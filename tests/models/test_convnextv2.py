@@ -42,6 +42,16 @@ def test_block_equals_plain_torch_layers() -> None:
     torch.testing.assert_close(block(x), x + y, atol=1e-5, rtol=1e-4)
 
 
+def test_a_block_at_rest_equals_the_block_in_training() -> None:
+    """At rest GRN goes into the weights of the projection; in training it passes over x."""
+    torch.manual_seed(0)
+    block, x = ConvNeXtV2Block(8), torch.randn(3, 8, 5, 6, 7)
+    nn.init.normal_(block.grn.gamma)
+    nn.init.normal_(block.grn.beta)
+    for visible in (None, torch.rand(3, 1, 5, 6, 7) < 0.5):
+        torch.testing.assert_close(block.eval()(x, visible), block.train()(x, visible))
+
+
 def test_every_parameter_of_a_block_learns() -> None:
     block = ConvNeXtV2Block(8)
     nn.init.normal_(block.grn.gamma)

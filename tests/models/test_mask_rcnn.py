@@ -3,10 +3,18 @@
 import pytest
 import torch
 
-from osteomet.config import AnchorConfig, BackboneConfig, LossConfig, ModelConfig, NeckConfig
+from osteomet.config import (
+    AnchorConfig,
+    BackboneConfig,
+    Config,
+    LossConfig,
+    ModelConfig,
+    NeckConfig,
+)
+from osteomet.models.layers import depth_to_space
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.roi_heads import assign_levels, attribute_loss, class_loss, soft_dice_loss
-from osteomet.models.segmentation import segmentation_loss
+from osteomet.models.segmentation import SegmentationBranch, segmentation_loss
 from osteomet.ops.boxes import box_iou
 from osteomet.structures import ATTRIBUTES, LUNG, METASTASIS, OTHER, UNKNOWN, Targets
 
@@ -229,3 +237,20 @@ def test_segmentation_does_not_count_lesions_without_a_mask() -> None:
 def test_levels_follow_the_size_of_a_bin() -> None:
     regions = torch.tensor([[0.0] * 3 + [side] * 3 for side in (7.0, 28.0, 56.0, 400.0)])
     assert assign_levels(regions, 7, [4, 8, 16]).tolist() == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(("image_crop", "weight"), [(True, 1.0), (True, 0.0), (False, 1.0)])
+def test_what_regions_are_cropped_from_lies_channels_last(image_crop: bool, weight: float) -> None:
+    """As ``roi_align`` reads it, so that it copies nothing."""
+    config = Config().updated(
+        {"model.mask_head.image_crop": image_crop, "model.losses.segmentation": weight}
+    )
+    branch = SegmentationBranch(config.model)
+    finest = torch.randn(2, config.model.neck.channels, 3, 4, 5)
+    images = torch.randn(2, 1, 12, 16, 20)
+    crops, _ = branch(finest, images, None)
+    assert crops.movedim(1, -1).is_contiguous()
+    parts = [images] if image_crop else []
+    if branch.logits is not None:
+        parts.append(depth_to_space(branch.logits(finest), 4))
+    torch.testing.assert_close(crops, torch.cat(parts, dim=1))

@@ -6,8 +6,7 @@ of them claim goes to the one whose mask is surer there.
 """
 
 import contextlib
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,14 +191,12 @@ def _ellipsoid(box: Float[np.ndarray, " 6"], grid: ModelGrid) -> PlacedMask:
 def _without_overlaps(masks: dict[int, PlacedMask]) -> dict[int, PlacedMask]:
     """Give each voxel to one lesion; leave out lesions of which next to nothing remains."""
     own = {index: one.mask.copy() for index, one in masks.items()}
-    for first, second in itertools.combinations(masks, 2):
+    for first, second in _meeting(masks):
         a, b = masks[first], masks[second]
         shared = [
             slice(max(p.start, q.start), min(p.stop, q.stop))
             for p, q in zip(a.window, b.window, strict=True)
         ]
-        if any(part.start >= part.stop for part in shared):
-            continue
         in_a, in_b = _within(shared, a.window), _within(shared, b.window)
         both = a.mask[in_a] & b.mask[in_b]
         # On a tie the better candidate, which comes first, keeps the voxel.
@@ -211,6 +208,18 @@ def _without_overlaps(masks: dict[int, PlacedMask]) -> dict[int, PlacedMask]:
         for index, one in masks.items()
         if own[index].sum() > REMAINING_SHARE * one.mask.sum()
     }
+
+
+def _meeting(masks: dict[int, PlacedMask]) -> Iterator[tuple[int, int]]:
+    """Yield the pairs whose windows share a voxel, in the order of ``masks``."""
+    names = list(masks)
+    low = np.array([[w.start for w in one.window] for one in masks.values()]).reshape(-1, 3)
+    high = np.array([[w.stop for w in one.window] for one in masks.values()]).reshape(-1, 3)
+    for place, name in enumerate(names):
+        later = slice(place + 1, None)
+        meets = np.maximum(low[place], low[later]) < np.minimum(high[place], high[later])
+        for other in np.flatnonzero(meets.all(axis=1)).tolist():
+            yield name, names[place + 1 + other]
 
 
 def _within(part: Sequence[slice], window: Window) -> Window:

@@ -10,13 +10,15 @@ Masks stay crops throughout: nothing here is as large as lesions times voxels.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from osteomet.config import InferenceConfig
-from osteomet.ops.boxes import box_iou, box_volume, clip_boxes
+from osteomet.ops.boxes import box_volume, clip_boxes
 from osteomet.ops.masks import paste_mask
 from osteomet.ops.nms import nms, weighted_box_clustering
 from osteomet.structures import Detections
@@ -69,8 +71,7 @@ def merge_detections(
     found, views = _fold_pieces(found, views, shape_zyx)
     merged = _clustered(found, views, bounds, shape_zyx, config)
     merged = merged[merged.scores >= config.candidate_score]
-    merged = merged[~_contained_in_better(merged.boxes)]
-    return merged[torch.arange(min(len(merged), config.max_candidates))]
+    return merged[_distinct(merged.boxes, config.max_candidates)]
 
 
 def _nothing() -> Detections:
@@ -116,20 +117,41 @@ def _same_lesion(
     return agree & (views[:, None] != other_views[None]).any(dim=-1)
 
 
+def _pairs_of_same_lesion(
+    boxes: Tensor, views: Tensor, first: Int[Tensor, " n"], second: Int[Tensor, " m"]
+) -> Int[Tensor, "pairs 2"]:
+    """Return which boxes of ``first`` agree with which of ``second``.
+
+    Tile by tile, as only tiles that overlap can see the same: a tile has few such neighbours,
+    however long the scan, and all boxes against all would grow with its square.
+    """
+    pairs = [torch.zeros(0, 2, dtype=torch.int64)]
+    for tile in views[first].unique(dim=0):
+        rows = first[(views[first] == tile).all(dim=1)]
+        near = second[_meets(views[second], tile)]
+        agree = _same_lesion(boxes[rows], views[rows], boxes[near], views[near]).nonzero()
+        pairs.append(torch.stack([rows[agree[:, 0]], near[agree[:, 1]]], dim=1))
+    return torch.cat(pairs)
+
+
+def _meets(boxes: Tensor, tile: Float[Tensor, "6"]) -> Bool[Tensor, " n"]:
+    return (boxes[:, :3] < tile[3:]).all(dim=1) & (tile[:3] < boxes[:, 3:]).all(dim=1)
+
+
 def _fold_pieces(
     found: Detections, views: Tensor, shape_zyx: ShapeZYX
 ) -> tuple[Detections, Float[Tensor, "n 6"]]:
     """Drop pieces of lesions that are whole elsewhere; join the pieces of the others."""
     cut = _is_cut(found.boxes, views, shape_zyx)
     pieces, whole = cut.nonzero()[:, 0], (~cut).nonzero()[:, 0]
-    seen_whole = _same_lesion(
-        found.boxes[pieces], views[pieces], found.boxes[whole], views[whole]
-    ).any(dim=1)
-    pieces = pieces[~seen_whole]
+    seen_whole = _pairs_of_same_lesion(found.boxes, views, pieces, whole)[:, 0]
+    pieces = pieces[~torch.isin(pieces, seen_whole)]
     if len(pieces) == 0:
         return found[whole], views[whole]
-    same = _same_lesion(found.boxes[pieces], views[pieces], found.boxes[pieces], views[pieces])
-    count, group = connected_components(same.numpy(), directed=False)
+    same = torch.searchsorted(pieces, _pairs_of_same_lesion(found.boxes, views, pieces, pieces))
+    rows, columns = same.numpy().T
+    graph = coo_array((np.ones(len(same), bool), (rows, columns)), shape=(len(pieces),) * 2)
+    count, group = connected_components(graph, directed=False)
     joined, joined_views = [found[whole]], [views[whole]]
     for index in range(count):
         members = pieces[torch.from_numpy(group == index)]
@@ -177,11 +199,12 @@ def _centrality(boxes: Tensor, views: Tensor, shape_zyx: ShapeZYX) -> Float[Tens
 
 def _expected_views(boxes: Tensor, bounds: Tensor, shape_zyx: ShapeZYX) -> Float[Tensor, " n"]:
     """Return how many tiles see each box whole, at least 1."""
-    n, tiles = len(boxes), len(bounds)
-    gaps = _inner_gaps(boxes.repeat_interleave(tiles, dim=0), bounds.repeat(n, 1), shape_zyx).view(
-        n, tiles, 6
-    )
-    return (gaps >= CLEARANCE_VOX).all(dim=2).sum(dim=1).clamp(min=1).float()
+    count = torch.zeros(len(boxes))
+    for tile in bounds:
+        near = _meets(boxes, tile).nonzero()[:, 0]
+        gaps = _inner_gaps(boxes[near], tile.expand(len(near), 6), shape_zyx)
+        count[near] += (gaps >= CLEARANCE_VOX).all(dim=1)
+    return count.clamp(min=1)
 
 
 def _clustered(
@@ -213,13 +236,18 @@ def _clustered(
     )
 
 
-def _contained_in_better(boxes: Float[Tensor, "n 6"]) -> Bool[Tensor, " n"]:
-    """Tell which boxes, sorted best first, lie mostly inside a better one that is kept."""
-    volume = box_volume(boxes)
-    iou = box_iou(boxes, boxes)
-    intersection = iou / (1 + iou) * (volume[:, None] + volume)
-    inside = (intersection >= CONTAINED_SHARE * volume[:, None]).tril(diagonal=-1)
-    dropped = torch.zeros(len(boxes), dtype=torch.bool)
-    for index in range(len(boxes)):
-        dropped[index] = (inside[index] & ~dropped).any()
-    return dropped
+def _distinct(boxes: Float[Tensor, "n 6"], most: int) -> Int[Tensor, " kept"]:
+    """Return the first ``most`` boxes, sorted best first, not mostly inside a better one kept."""
+    kept: list[int] = []
+    better = np.empty((most, 6))
+    for index, (box, volume) in enumerate(
+        zip(boxes.double().numpy(), box_volume(boxes).tolist(), strict=True)
+    ):
+        if len(kept) == most:
+            break
+        others = better[: len(kept)]
+        sides = np.minimum(box[3:], others[:, 3:]) - np.maximum(box[:3], others[:, :3])
+        if (sides.clip(0).prod(axis=1) < CONTAINED_SHARE * volume).all():
+            better[len(kept)] = box
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.int64)

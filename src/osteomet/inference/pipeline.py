@@ -24,6 +24,7 @@ from osteomet.inference.tiles import BoneRegion, TilePlan, find_bone, plan_tiles
 from osteomet.io.scan import Scan, read_scan
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.primary import LesionBags, PrimaryModel
+from osteomet.ops.freed_memory import keep_freed_memory
 from osteomet.structures import Detections
 from osteomet.volume import Volume
 
@@ -105,9 +106,15 @@ class Predictor:
         self.detector = detector or _build_detector(self.weights)
         self.detector.to(self.device).eval()
         self.primary = _build_primary(self.weights)
+        if self.device.type == "cpu":
+            keep_freed_memory()  # every tile asks for the same sizes
 
     def predict(
-        self, source: Path | Scan, scan_id: str | None = None, progress: Progress | None = None
+        self,
+        source: Path | Scan,
+        scan_id: str | None = None,
+        progress: Progress | None = None,
+        clock: StageClock | None = None,
     ) -> Prediction:
         """Find the lesions of one scan, measure them, and predict the primary.
 
@@ -115,11 +122,12 @@ class Predictor:
             source: anything ``read_scan`` reads, or a scan already read.
             scan_id: name of the result; None makes one from the series.
             progress: told after each batch of tiles.
+            clock: notes what each stage costs; None takes one that nobody else reads.
 
         Raises:
             InputError: the scan cannot be used.
         """
-        clock, config = StageClock(self.device), self.config
+        clock, config = clock or StageClock(self.device), self.config
         started = datetime.now(UTC)
         with clock.stage("read"):
             scan = source if isinstance(source, Scan) else read_scan(source)

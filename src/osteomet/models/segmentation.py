@@ -51,7 +51,19 @@ class SegmentationBranch(nn.Module):
             crops.append(logits.detach().to(images.dtype))
             if targets is not None:
                 losses["segmentation"] = segmentation_loss(logits.squeeze(1).float(), targets)
-        return torch.cat(crops, dim=1), losses
+        return _channels_last(crops), losses
+
+
+def _channels_last(parts: list[Float[Tensor, "b _ z y x"]]) -> Float[Tensor, "b k z y x"]:
+    """Concatenate channels in the memory that ``roi_align`` reads, which it then need not copy."""
+    batch, _, *sides = parts[0].shape
+    channels = sum(part.shape[1] for part in parts)
+    joined = parts[0].new_empty((batch, *sides, channels)).movedim(-1, 1)
+    first = 0
+    for part in parts:
+        joined[:, first : first + part.shape[1]] = part
+        first += part.shape[1]
+    return joined
 
 
 def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor:

@@ -27,11 +27,11 @@ from osteomet.errors import InputError
 from osteomet.findings import PrimaryTumour
 from osteomet.io.volumes import volume_format
 from osteomet.models.masked_autoencoder import MaskedAutoencoder
+from osteomet.ops.freed_memory import keep_freed_memory
 from osteomet.reporting.files import write_atomically
 from osteomet.reporting.reconstructions import Example, reconstructions_png
 from osteomet.structures import Targets
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
-from osteomet.training.memory import keep_freed_memory
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import steps_per_epoch
 from osteomet.training.state import check_cohort, read_state, resumed_config

@@ -41,12 +41,26 @@ class GlobalResponseNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: ChannelsLast) -> ChannelsLast:
+        # x + gamma * (x * share) + beta, with one pass over x instead of three.
+        return torch.addcmul(self.beta.to(x.dtype), x, self.scale(x).to(x.dtype))
+
+    def scale(self, x: ChannelsLast) -> Float[Tensor, "batch 1 1 1 channels"]:
+        """Return the factor of each channel, ``1 + gamma * share``."""
         energy: Tensor = torch.linalg.vector_norm(
             x, dim=(1, 2, 3), keepdim=True, dtype=torch.float32
         )
         share = energy / (energy.mean(dim=-1, keepdim=True) + self.eps)
-        # x + gamma * (x * share) + beta, with one pass over x instead of three.
-        return torch.addcmul(self.beta.to(x.dtype), x, (1 + self.gamma * share).to(x.dtype))
+        return 1 + self.gamma * share
+
+    def then(self, project: nn.Linear, x: ChannelsLast) -> Float[Tensor, "batch z y x out"]:
+        """Return ``project(self(x))``, the factors multiplied into the weights instead of ``x``.
+
+        ``x`` is the largest tensor of a block; this neither writes another nor reads it again.
+        """
+        weight = project.weight * self.scale(x)[:, 0, 0]  # (batch, out, channels)
+        bias = torch.addmv(project.bias, project.weight, self.beta)
+        result = torch.baddbmm(bias.to(x.dtype), x.flatten(1, 3), weight.mT.to(x.dtype))
+        return result.view(*x.shape[:-1], -1)
 
 
 class ConvNeXtV2Block(nn.Module):
@@ -69,7 +83,9 @@ class ConvNeXtV2Block(nn.Module):
         y = self.expand(self.norm(y))
         if visible is not None:  # GRN takes norms over all cells: hidden ones must not count
             y = y * visible.movedim(1, -1)
-        y = self.project(self.grn(F.gelu(y))).movedim(-1, 1)
+        y = F.gelu(y)
+        y = self.project(self.grn(y)) if self.training else self.grn.then(self.project, y)
+        y = y.movedim(-1, 1)
         y = keep_visible(y, visible)
         return x + drop_path(y, self.drop_probability, self.training)
 

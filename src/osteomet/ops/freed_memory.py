@@ -1,4 +1,4 @@
-"""Keep freed memory in the process: a training step asks for the same sizes again at once."""
+"""Keep freed memory in the process: the next step or tile asks for the same sizes at once."""
 
 import ctypes
 import sys
@@ -12,8 +12,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc not to give large blocks back to the kernel; return whether it was told.
 
     By default every tensor of some MB is mapped anew, and its pages are filled with zeros,
-    several times a step: up to a fifth of a small network's step on a CPU. Elsewhere than on
-    glibc nothing happens.
+    several times a step: up to a fifth of a small network's step, or of its pass over a tile,
+    on a CPU. Elsewhere than on glibc nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -2,7 +2,7 @@ import platform
 
 import pytest
 
-from osteomet.training.memory import keep_freed_memory
+from osteomet.ops.freed_memory import keep_freed_memory
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")

@@ -1,0 +1,42 @@
+"""Whatever makes prediction faster leaves the findings as the plain way makes them."""
+
+import numpy as np
+import pytest
+from torch import Tensor, nn
+
+from osteomet.inference.pipeline import Prediction, Predictor
+from osteomet.io.scan_record import Scan, describe
+from osteomet.models.backbones.convnextv2 import GlobalResponseNorm
+from osteomet.simulate.patient import simulate_patient
+
+TOLERANCE = 1e-4
+"""Of scores and probabilities, and of boxes in voxels: rounding, and nothing else."""
+
+
+def _plainly(self: GlobalResponseNorm, project: nn.Linear, x: Tensor) -> Tensor:
+    result: Tensor = project(self(x))
+    return result
+
+
+def test_findings_are_those_of_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = simulate_patient(4).volume
+    scan = Scan(volume, describe(volume, source="simulated", file_format="nifti"))
+    # The lowest threshold measures every candidate.
+    predictor = Predictor(device="cpu", operating_threshold=0.0)
+    fast = predictor.predict(scan)
+    monkeypatch.setattr(GlobalResponseNorm, "then", _plainly)
+    _check_same(fast, predictor.predict(scan))
+
+
+def _check_same(fast: Prediction, plain: Prediction) -> None:
+    assert len(plain.findings.candidates) > 3
+    assert len(fast.findings.candidates) == len(plain.findings.candidates)
+    for one, other in zip(fast.findings.candidates, plain.findings.candidates, strict=True):
+        assert one.score == pytest.approx(other.score, abs=TOLERANCE)
+        assert one.p_lung == pytest.approx(other.p_lung, abs=TOLERANCE)
+        np.testing.assert_allclose(one.box_vox, other.box_vox, atol=0.01)
+    assert fast.findings.primary.p_lung == pytest.approx(
+        plain.findings.primary.p_lung, abs=TOLERANCE
+    )
+    different = fast.labels.voxels != plain.labels.voxels
+    assert different.sum() <= TOLERANCE * (plain.labels.voxels > 0).sum()
