@@ -35,7 +35,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     torch.manual_seed(0)
     model = MaskRCNN(config.model, config.preprocess.spacing_mm)
-    primary = PrimaryModel(features=6 + 2, members=4)
+    primary = PrimaryModel(features=6 + 4 + 2, members=4)
     path = tmp_path_factory.mktemp("weights") / "random.safetensors"
     save_weights(path, model.state_dict(), primary.state_dict(), config, {}, {})
     return path
