@@ -31,8 +31,8 @@ from osteomet.data.patches import Patch, PatchSampler
 from osteomet.data.store import Store, StoredScan, build_store
 from osteomet.errors import InputError
 from osteomet.io.volumes import write_labels, write_volume
+from osteomet.ops.freed_memory import keep_freed_memory
 from osteomet.training.loop import Trainer, TrainingData, make_fabric
-from osteomet.training.memory import keep_freed_memory
 from osteomet.training.run_folder import RunFolder
 from osteomet.volume import Volume
 
