@@ -58,7 +58,9 @@ def test_demo_finds_lesions_and_names_its_report(tmp_path: Path) -> None:
 def test_a_cohort_is_predicted_and_evaluated(tmp_path: Path) -> None:
     cohort = write_cohort(tmp_path / "cohort", count=3, seed=77, splits={"test": 1.0})
     run("predict", "--cohort", cohort, "--split", "test", "-o", tmp_path / "found")
-    for case in sorted((tmp_path / "found").iterdir()):
+    for case in sorted(
+        p for p in (tmp_path / "found").iterdir() if p.is_dir() and p.name[0] != "."
+    ):
         check_result(case)
     output = run(
         "evaluate", tmp_path / "found", "--cohort", cohort,
