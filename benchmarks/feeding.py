@@ -32,7 +32,8 @@ from osteomet.data.store import Store, StoredScan, build_store
 from osteomet.errors import InputError
 from osteomet.io.volumes import write_labels, write_volume
 from osteomet.ops.freed_memory import keep_freed_memory
-from osteomet.training.loop import Trainer, TrainingData, make_fabric
+from osteomet.training.fabric import make_fabric
+from osteomet.training.loop import Trainer, TrainingData
 from osteomet.training.run_folder import RunFolder
 from osteomet.volume import Volume
 

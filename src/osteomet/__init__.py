@@ -195,6 +195,7 @@ Read the files in the order of the data flow; each line is one step::
     training/starting_weights.py      what --init reads
     training/task.py                  what the loop learns: detecting, or guessing
     training/run_folder.py            what is in that folder
+    training/fabric.py                device, precision and processes
     training/loop.py                  the steps
     training/budget.py                minutes -> number of steps
     training/schedule.py              learning rate, RoI warm-up, weight decay
@@ -210,7 +211,11 @@ Read the files in the order of the data flow; each line is one step::
     reproduce/plan.py                 who trains and who tests, and with what
     reproduce/stages.py               one architecture, stage by stage
     reproduce/run.py                  a cohort -> the paper's tables and figure
-    cli.py                            the command line
+    cli/shared.py                     options and the terminal, for all commands
+    cli/cohorts.py                    simulate, import, doctor, prepare, export, split
+    cli/learning.py                   train, pretrain, calibrate, reproduce
+    cli/results.py                    predict, evaluate, audit, demo
+    cli/__main__.py                   python -m osteomet.cli
 """
 
 __version__ = "0.1.0"

@@ -12,7 +12,8 @@ from osteomet.config import Config, parse_config
 from osteomet.data.loader import Batch
 from osteomet.data.patches import Patch
 from osteomet.structures import ATTRIBUTES, UNKNOWN, Targets
-from osteomet.training.loop import Trainer, TrainingData, make_fabric
+from osteomet.training.fabric import make_fabric
+from osteomet.training.loop import Trainer, TrainingData
 from osteomet.training.run_folder import RunFolder
 
 SIDE = 32

@@ -17,8 +17,9 @@ from osteomet.checkpoint import load_into, load_weights
 from osteomet.data.loader import Batch
 from osteomet.errors import CheckpointError, ConfigError, TrainingError
 from osteomet.models.mask_rcnn import MaskRCNN
+from osteomet.training.fabric import make_fabric
 from osteomet.training.logs import TrainingLogs
-from osteomet.training.loop import SKIPPED_IN_A_ROW, Trainer, make_fabric
+from osteomet.training.loop import SKIPPED_IN_A_ROW, Trainer
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.state import read_state
 from osteomet.training.validation import Validation

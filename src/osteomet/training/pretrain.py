@@ -22,6 +22,7 @@ from osteomet.config import Config
 from osteomet.data.loader import PatchLoader
 from osteomet.data.manifest import Case, MaskKind
 from osteomet.data.patches import Patch, PatchSampler, validation_patches
+from osteomet.data.prepare import STORE_FOLDER
 from osteomet.data.store import Store, build_store, hu_statistics
 from osteomet.errors import InputError
 from osteomet.findings import PrimaryTumour
@@ -31,14 +32,14 @@ from osteomet.ops.freed_memory import keep_freed_memory
 from osteomet.reporting.files import write_atomically
 from osteomet.reporting.reconstructions import Example, reconstructions_png
 from osteomet.structures import Targets
-from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
+from osteomet.training.fabric import make_fabric
+from osteomet.training.loop import Trainer, TrainingData, TrainingResult
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import steps_per_epoch
 from osteomet.training.state import check_cohort, read_state, resumed_config
 from osteomet.training.task import Task
 from osteomet.training.validation import seed_torch
 
-STORE_FOLDER = "osteomet-store"
 IMAGES, PICTURE = "images.csv", "reconstructions.png"
 PICTURED = 4
 """Patches in the picture."""

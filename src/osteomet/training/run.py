@@ -21,7 +21,8 @@ from osteomet.data.prepare import STORE_FOLDER
 from osteomet.data.store import Store, StoredScan, build_store, hu_statistics
 from osteomet.errors import InputError
 from osteomet.ops.freed_memory import keep_freed_memory
-from osteomet.training.loop import Trainer, TrainingData, TrainingResult, make_fabric
+from osteomet.training.fabric import make_fabric
+from osteomet.training.loop import Trainer, TrainingData, TrainingResult
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import steps_per_epoch
 from osteomet.training.starting_weights import StartingWeights, starting_weights

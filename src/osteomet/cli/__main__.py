@@ -1,0 +1,5 @@
+"""``python -m osteomet.cli``."""
+
+from osteomet.cli import main
+
+main()

@@ -1,0 +1,150 @@
+"""Commands that train: detectors, backbones, the second stage, the paper's comparison."""
+
+import dataclasses
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from osteomet.checkpoint import load_weights
+from osteomet.cli.shared import (
+    Assignments,
+    CohortFile,
+    ConfigFile,
+    Device,
+    StoreFolder,
+    cases_of,
+    console,
+    progress_bar,
+    settings_of,
+)
+from osteomet.reproduce import plan as plans
+from osteomet.reproduce.run import reproduce as reproduce_paper
+from osteomet.training.calibrate import calibrate as calibrate_weights
+from osteomet.training.pretrain import pretrain as pretrain_backbone
+from osteomet.training.run import train as train_model
+
+
+def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
+    cohort: CohortFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
+    config: ConfigFile = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="weights to start from: bundled name, osteomet file, 2D weights"),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    store: StoreFolder = None,
+    hard_places: Annotated[
+        Path | None,
+        typer.Option(help="predictions of the training scans: learn what they got wrong"),
+    ] = None,
+    assignments: Assignments = None,
+) -> None:
+    """Train a detector on the scans with split train, checked on those with split val."""
+    settings = settings_of(config, assignments)
+    train_model(
+        cohort,
+        settings,
+        output,
+        init=init,
+        resume=resume,
+        device=device,
+        processes=processes,
+        store_dir=store,
+        hard_places=hard_places,
+        provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
+        console=console,
+    )
+
+
+def pretrain(
+    images: Annotated[list[Path], typer.Argument(help="scans, or folders of scans")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of the run")],
+    config: ConfigFile = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
+    device: Device = "auto",
+    processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    assignments: Assignments = None,
+) -> None:
+    """Let a backbone learn from scans without labels; its weights are for train --init."""
+    pretrain_backbone(
+        images,
+        settings_of(config, assignments),
+        output,
+        resume=resume,
+        device=device,
+        processes=processes,
+        provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
+        console=console,
+    )
+
+
+def calibrate(
+    weights: Annotated[str, typer.Argument(help="weights, or the folder of a run")],
+    cohort: CohortFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="file of the new weights")],
+    split: Annotated[str, typer.Option(help="scans the detector was not trained on")] = "val",
+    false_positives: Annotated[float, typer.Option(min=0.0, help="per scan")] = 1.0,
+    device: Device = "auto",
+) -> None:
+    """Choose the operating threshold and fit the second stage, which predicts the primary."""
+    path = Path(weights)
+    loaded = load_weights(path / "weights.safetensors" if path.is_dir() else weights)
+    with progress_bar("calibrating") as bar:
+        task = bar.add_task("scans", total=None)
+        result = calibrate_weights(
+            loaded,
+            cases_of(cohort, split),
+            output,
+            device=device,
+            false_positives=false_positives,
+            progress=lambda done, count: bar.update(task, completed=done, total=count),
+        )
+    for name, value in dataclasses.asdict(result).items():
+        console.print(f"{name}: {value:.4g}")
+
+
+def reproduce(  # noqa: PLR0913, PLR0917 - a command's options are its interface
+    cohort: CohortFile,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder of all results")],
+    protocol: Annotated[str, typer.Option(help=", ".join(plans.PROTOCOLS))] = "p1",
+    centre: Annotated[
+        str, typer.Option(help="p1: that trains; p2: whose patients are split")
+    ] = plans.CENTRE,
+    test_centre: Annotated[
+        str | None, typer.Option(help="p1: that tests; none takes all others")
+    ] = None,
+    architectures: Annotated[
+        str, typer.Option(help=f"{', '.join(plans.SETS)}, or backbones separated by commas")
+    ] = "paper",
+    config: ConfigFile = None,
+    device: Device = "auto",
+    store: StoreFolder = None,
+    resamples: Annotated[int, typer.Option(min=0, help="bootstrap draws of patients")] = 2000,
+    assignments: Assignments = None,
+) -> None:
+    """Train and evaluate the paper's architectures; write its tables and figure, ours beside."""
+    result = reproduce_paper(
+        cohort,
+        output,
+        settings_of(config, assignments),
+        protocol=protocol,
+        centre=centre,
+        test_centre=test_centre,
+        architectures=plans.architectures(architectures),
+        device=device,
+        store_dir=store,
+        resamples=resamples,
+        console=console,
+    )
+    if result.page is not None:
+        console.print(f"Report: {escape(str(result.page))}", soft_wrap=True)
+    if result.missing:
+        console.print(f"stopped; not done: {', '.join(result.missing)}. The same command goes on.")
+    raise typer.Exit(1 if result.missing else 0)
