@@ -1,4 +1,4 @@
-"""ROC curves against scikit-learn; DeLong against its definition, on its paper's data, and by chance."""
+"""ROC curves against scikit-learn; DeLong against its definition, published figures, and by chance."""
 
 import numpy as np
 import pytest
@@ -22,6 +22,23 @@ OVARIAN_TEXT = """
     3.6 6.6  5 1
 """
 OVARIAN = np.array(OVARIAN_TEXT.split(), dtype=np.float64).reshape(-1, 4)
+
+# 113 patients with a subarachnoid haemorrhage: S100B in ng/ml times 100, by outcome and WFNS grade.
+# Source: Turck et al., Intensive Care Medicine 2010; 36: 107-115, as published with the R package
+# pROC (Robin et al., BMC Bioinformatics 2011; 12: 77), data set aSAH.
+HAEMORRHAGE = {
+    ("good", 1): "4 4 4 4 5 5 6 6 7 7 7 7 8 8 8 8 9 9 9 9 10 10 10 10 11 11 13 13 14 14 14 15 16 "
+    "18 19 48 50",
+    ("good", 2): "4 7 8 8 9 9 10 10 10 11 11 13 14 15 15 15 16 17 19 43",
+    ("good", 3): "5 7 33",
+    ("good", 4): "16 17 28 32 34 38 45 47",
+    ("good", 5): "24 46 47 50",
+    ("poor", 1): "7 8",
+    ("poor", 2): "7 7 9 9 10 10 11 14 25 30 41 58",
+    ("poor", 3): "13",
+    ("poor", 4): "13 16 23 26 27 48 71 96",
+    ("poor", 5): "3 12 22 32 33 35 44 44 49 52 56 70 71 74 77 82 86 207",
+}
 
 
 def random_patients(seed: int, n: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -81,6 +98,27 @@ def test_delong_of_the_data_of_his_paper() -> None:
     contrast = np.array([0.0, 1.0, -1.0])
     chi_square = (contrast @ areas) ** 2 / (contrast @ expected @ contrast)
     assert test.p_value == pytest.approx(stats.chi2.sf(chi_square, 1))
+
+
+def test_delong_gives_what_another_program_published() -> None:
+    """Against the figures that pROC's own tests expect of this data set, to all their digits."""
+    rows = [
+        (outcome == "poor", grade, float(value))
+        for (outcome, grade), values in HAEMORRHAGE.items()
+        for value in values.split()
+    ]
+    poor = np.array([one for one, _, _ in rows])
+    grade, s100b = np.array([values for _, *values in rows], dtype=np.float64).T
+    assert (len(poor), poor.sum()) == (113, 41)
+    areas, covariance = delong(poor, [grade, s100b])
+    assert areas == pytest.approx([0.82367886178861782, 0.73136856368563685], rel=1e-12)
+    assert covariance[0, 0] == pytest.approx(0.00146991470882363, rel=1e-12)
+    assert covariance[1, 1] == pytest.approx(0.00266868245717244, rel=1e-12)
+    assert covariance[0, 1] == pytest.approx(0.00119615567376754, rel=1e-12)
+    test = delong_test(poor, grade, s100b)
+    assert test is not None
+    assert test.p_value == pytest.approx(0.0271757822291882, rel=1e-12)
+    assert (test.low, test.high) == pytest.approx((0.0104061769564846, 0.174214419249478))
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
