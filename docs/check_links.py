@@ -23,7 +23,7 @@ from pathlib import Path
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from osteomet.cli import app
+from osteomet.cli.app import app
 from osteomet.config import Config, Section, parse_config
 from osteomet.errors import ConfigError
 

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from osteomet.cli import app
+from osteomet.cli.app import app
 from osteomet.errors import InputError
 from osteomet.io.volumes import write_labels, write_volume
 from osteomet.volume import Volume

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from osteomet.checkpoint import bundled_weights
-from osteomet.cli import app
+from osteomet.cli.app import app
 from osteomet.findings import Findings
 from osteomet.io.scan import read_scan
 from osteomet.simulate.cohort import write_cohort

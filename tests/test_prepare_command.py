@@ -1,5 +1,6 @@
 """`osteomet prepare`: what it prints, and how it ends."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from osteomet.cli import app, main
+from osteomet.cli import main
+from osteomet.cli.app import app
 from osteomet.data.manifest import read_cohort
 from osteomet.data.store import build_store
 from osteomet.io.volumes import write_labels, write_volume
@@ -64,3 +66,9 @@ def test_a_store_that_cannot_be_is_exit_code_2(
         main()
     assert ended.value.code == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_worker_needs_no_torch() -> None:
+    """It takes more memory than a scan, and each of many workers would have its own."""
+    code = "import osteomet.cli, osteomet.data.prepare, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

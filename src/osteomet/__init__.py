@@ -8,6 +8,7 @@ Read the files in the order of the data flow; each line is one step::
     structures.py                     targets, proposals and detections: what stages hand over
     findings.py                       what was found, frozen, to and from JSON: the border
     checkup.py                        what was measured and found in a cohort, likewise
+    box_arrays.py                     overlap of boxes in NumPy, for what needs no torch
 
     io/scan.py                        any file or folder -> scan
     io/scan_record.py                 the scan: volume, where it came from, warnings
@@ -215,6 +216,7 @@ Read the files in the order of the data flow; each line is one step::
     cli/cohorts.py                    simulate, import, doctor, prepare, export, split
     cli/learning.py                   train, pretrain, calibrate, reproduce
     cli/results.py                    predict, evaluate, audit, demo
+    cli/app.py                        all commands in one program
     cli/__main__.py                   python -m osteomet.cli
 """
 

@@ -22,7 +22,7 @@ from data_sets import (
 )
 from typer.testing import CliRunner
 
-from osteomet.cli import app
+from osteomet.cli.app import app
 from osteomet.data.annotations import instances_on_scan, read_annotations
 from osteomet.data.importing import FORMATS, Imported, import_cohort
 from osteomet.data.manifest import Case, read_cohort

@@ -12,7 +12,7 @@ from scipy import ndimage
 from osteomet.config import Config
 from osteomet.data.manifest import MaskKind
 from osteomet.data.patches import Patch, PatchSampler, validation_patches
-from osteomet.data.preprocess import normalise
+from osteomet.data.render_batch import normalise
 from osteomet.data.store import Store, build_store
 from osteomet.errors import InputError
 from osteomet.findings import PrimaryTumour

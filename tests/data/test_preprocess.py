@@ -2,14 +2,11 @@
 
 import numpy as np
 import pytest
-import torch
 
-from osteomet.config import PreprocessConfig
 from osteomet.data.preprocess import (
     ModelGrid,
     instance_masks,
     labels_to_model_grid,
-    normalise,
     to_model_grid,
 )
 from osteomet.errors import GeometryError
@@ -190,9 +187,3 @@ def test_a_scan_without_voxels_is_refused() -> None:
     empty = Volume.from_spacing(np.zeros((0, 5, 6), dtype=np.int16), (1.0, 1.0, 1.0))
     with pytest.raises(GeometryError, match="expected voxels on each axis"):
         to_model_grid(empty, 1.0)
-
-
-def test_normalising_clips_then_scales() -> None:
-    config = PreprocessConfig(window_hu=(-100.0, 500.0), mean_hu=100.0, std_hu=200.0)
-    hu = torch.tensor([-1024, -100, 100, 500, 3000], dtype=torch.int16)
-    assert normalise(hu, config).tolist() == [-1.0, -1.0, 0.0, 2.0, 2.0]

@@ -112,3 +112,9 @@ def test_normalised_like_each_patch() -> None:
     for k in range(2):
         alone = render_compiled.normalise_in_place(hu[k].copy(), config)
         np.testing.assert_allclose(batch[k], alone, atol=1e-6)
+
+
+def test_normalising_clips_then_scales() -> None:
+    config = PreprocessConfig(window_hu=(-100.0, 500.0), mean_hu=100.0, std_hu=200.0)
+    hu = torch.tensor([-1024, -100, 100, 500, 3000], dtype=torch.int16)
+    assert normalise(hu, config).tolist() == [-1.0, -1.0, 0.0, 2.0, 2.0]

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from osteomet.config import PreprocessConfig
 from osteomet.data.augment import IntensityChange, Placement, noise_supply
-from osteomet.data.preprocess import normalise
+from osteomet.data.render_batch import normalise
 from osteomet.data.render_compiled import (
     bend,
     blur,

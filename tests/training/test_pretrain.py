@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import osteomet
 from osteomet.checkpoint import DEFAULT_WEIGHTS, load_weights
-from osteomet.cli import app
+from osteomet.cli.app import app
 from osteomet.config import Config, load_config
 from osteomet.errors import CheckpointError, ConfigError, InputError
 from osteomet.io.volumes import write_labels, write_volume

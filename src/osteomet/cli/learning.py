@@ -106,8 +106,10 @@ def calibrate(
             false_positives=false_positives,
             progress=lambda done, count: bar.update(task, completed=done, total=count),
         )
-    for name, value in dataclasses.asdict(result).items():
-        console.print(f"{name}: {value:.4g}")
+    told = dataclasses.asdict(result)
+    out_of_fold = told.pop("out_of_fold")
+    for name, value in (told | {f"out of fold, {key}": v for key, v in out_of_fold.items()}).items():
+        console.print(f"{name}: {'none' if value is None else format(value, '.4g')}")
 
 
 def reproduce(  # noqa: PLR0913, PLR0917 - a command's options are its interface

@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Integer
 from scipy import ndimage
 
+from osteomet.box_arrays import box_iou
 from osteomet.data.manifest import Case, MaskKind
 from osteomet.data.preprocess import InstanceMask, ModelGrid, instance_masks
 from osteomet.errors import AnnotationError
 from osteomet.io.volumes import read_labels
-from osteomet.ops.boxes import box_iou
 from osteomet.volume import Volume
 
 Boxes = Float[np.ndarray, "n 6"]
@@ -204,7 +203,7 @@ def without_duplicates(boxes: Boxes, masked: Float[np.ndarray, "m 6"]) -> Float[
         boxes: ``(n, 6)`` around lesions.
         masked: ``(m, 6)`` around the masks, in the same coordinates.
     """
-    iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(masked)).numpy()
+    iou = box_iou(boxes, masked)
     new: Float[np.ndarray, "k 6"] = boxes[iou.max(axis=1, initial=0.0) <= DUPLICATE_IOU]
     return new
 

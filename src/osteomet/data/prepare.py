@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from osteomet.config import Config
 from osteomet.data.manifest import Case, survey_cohort
 from osteomet.data.prepared_scan import prepare_scan, remove_abandoned
@@ -136,7 +134,7 @@ def prepare_scans(
     if min(workers, len(cases)) <= 1:
         yield from map(one, enumerate(cases))
         return
-    # A fresh interpreter per worker: forking after numba or torch started threads hangs.
+    # A fresh interpreter per worker: forking after a library started threads may hang.
     context = multiprocessing.get_context("spawn")
     count = min(workers, len(cases))
     with ProcessPoolExecutor(count, mp_context=context, initializer=_start_worker) as pool:
@@ -168,7 +166,6 @@ def _prepare_numbered(numbered: tuple[int, Case], store: Path, spacing_mm: float
 
 
 def _start_worker() -> None:
-    torch.set_num_threads(1)  # the processes are the parallelism
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

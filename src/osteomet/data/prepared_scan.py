@@ -33,7 +33,7 @@ from osteomet.errors import StoreError
 from osteomet.io.scan import read_scan
 from osteomet.volume import Volume
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever what is written, or how it is computed, changes."""
 
 HISTOGRAM_HU = (-1024, 3072)

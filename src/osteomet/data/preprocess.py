@@ -14,9 +14,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Shaped
 from scipy import ndimage
-from torch import Tensor
 
-from osteomet.config import PreprocessConfig
 from osteomet.data.resample import resample_linear, resample_occupancy
 from osteomet.errors import GeometryError
 from osteomet.volume import ShapeZYX, Volume
@@ -193,10 +191,11 @@ class InstanceMask:
     mask: Bool[np.ndarray, "z y x"]
 
 
-def to_model_grid(volume: Volume, spacing_mm: float) -> Volume:
+def to_model_grid(volume: Volume, spacing_mm: float, threads: int = 1) -> Volume:
     """Resample a scan to the model's grid in slabs; HU are rounded to int16."""
     grid = ModelGrid.of(volume, spacing_mm)
-    return grid.volume(resample_linear(volume.closest_lps().voxels, grid.step, grid.shape))
+    upright = volume.closest_lps().voxels
+    return grid.volume(resample_linear(upright, grid.step, grid.shape, threads))
 
 
 def labels_to_model_grid(labels: Volume, spacing_mm: float) -> Volume:
@@ -220,11 +219,6 @@ def instance_masks(labels: Volume, spacing_mm: float) -> Iterator[InstanceMask]:
     voxels = labels.closest_lps().voxels
     for label, region in _regions(voxels):
         yield _to_model_mask(voxels[region] == label, label, region, grid)
-
-
-def normalise(hu: Shaped[Tensor, "*any"], config: PreprocessConfig) -> Float[Tensor, "*any"]:
-    """Clip HU to the window and scale them by the training data's mean and deviation."""
-    return (hu.float().clamp(*config.window_hu) - config.mean_hu) / config.std_hu
 
 
 def _corners(a: Points, b: Points) -> Boxes:
@@ -264,7 +258,7 @@ def _to_model_mask(
         first = min(max(0, math.floor((part.start - reach) / step)), n - 1)
         target.append(slice(first, min(n, math.ceil((part.stop + reach) / step))))
     place = (target[0], target[1], target[2])
-    filled = resample_occupancy(mask, region, grid.lps_shape, grid.step, place).numpy()
+    filled = resample_occupancy(mask, region, grid.lps_shape, grid.step, place)
     inside = filled > 0.5
     if not inside.any():
         inside.flat[filled.argmax()] = True

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Float32, Int16, Int64
+from jaxtyping import Float, Float32, Int16, Int64, Shaped
 from torch import Tensor
 
 from osteomet.config import PreprocessConfig
@@ -111,9 +111,9 @@ def change_intensities(
     return hu + _column(hu, [change.noise_hu for change in changes]) * own
 
 
-def normalise(hu: Images, config: PreprocessConfig) -> Images:
+def normalise(hu: Shaped[Tensor, "*any"], config: PreprocessConfig) -> Float[Tensor, "*any"]:
     """Return clipped HU with the mean and deviation of the training data taken out."""
-    return (hu.clamp(*config.window_hu) - config.mean_hu) * (1 / config.std_hu)
+    return (hu.float().clamp(*config.window_hu) - config.mean_hu) * (1 / config.std_hu)
 
 
 def blur_matrix(sigma_vox: float, n: int) -> Float[np.ndarray, "n n"]:

@@ -81,7 +81,7 @@ def change_intensities(
 
 
 def normalise_in_place(hu: Image, config: PreprocessConfig) -> Image:
-    """Return ``hu`` as ``preprocess.normalise`` does, in its own memory."""
+    """Return ``hu`` as ``render_batch.normalise`` does, in its own memory."""
     np.clip(hu, *config.window_hu, out=hu)
     hu -= np.float32(config.mean_hu)
     hu *= np.float32(1 / config.std_hu)

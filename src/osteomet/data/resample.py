@@ -4,22 +4,26 @@ Both grids share their low corner: edge ``e`` of the result is edge ``e * step``
 with ``step`` the source voxels per voxel of the result. Beyond the last source voxel the
 border value repeats. An axis that shrinks by more than ``ANTIALIAS_FROM`` is averaged under a
 triangle as wide as the step, so that thin slices are not skipped.
+
+One axis after the other, a plane at a time: a plane stays in the cache, and NumPy lets go of
+Python's lock, so that threads share the planes. Nothing here needs torch, whose import takes more
+memory than a scan.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int16, Num
-from torch import Tensor
+from jaxtyping import Bool, Float32, Int, Int16, Num
 
 ANTIALIAS_FROM = 1.5
 """Source voxels per voxel of the result above which neighbours are averaged."""
 
 SLAB_VOXELS = 8_000_000
-"""Source voxels that are float at once: 32 MB."""
+"""Voxels, of source planes on the result's rows and columns, that are float at once: 32 MB."""
 
 ShapeZYX = tuple[int, int, int]
 
@@ -27,8 +31,72 @@ ShapeZYX = tuple[int, int, int]
 Window = tuple[slice, slice, slice]
 
 
+@dataclass(frozen=True, eq=False)
+class AxisTaps:
+    """Which source voxels make voxels of the result along one axis, and how much each counts.
+
+    Attributes:
+        index: source voxels, one row a tap.
+        weight: theirs; each column sums to 1.
+    """
+
+    index: Int[np.ndarray, "taps n"]
+    weight: Float32[np.ndarray, "taps n"]
+
+    @classmethod
+    def of(cls, length: int, start: int, stop: int, step: float) -> "AxisTaps":
+        """Return the taps of voxels ``start`` to ``stop`` (excluded) of the result.
+
+        Args:
+            length: source voxels along the axis.
+            start: first voxel of the result.
+            stop: voxel after the last.
+            step: source voxels per voxel of the result.
+        """
+        reach = step if step > ANTIALIAS_FROM else 1.0
+        # Clamping the centre too keeps a voxel beyond the border from reaching nothing.
+        centers = ((np.arange(start, stop) + 0.5) * step - 0.5).clip(0, length - 1)
+        first = np.floor(centers - reach).astype(np.int64) + 1
+        index = first + np.arange(math.ceil(2 * reach))[:, None]
+        weight = (1 - np.abs(index - centers) / reach).clip(0)
+        weight[(index < 0) | (index >= length)] = 0
+        weight /= weight.sum(axis=0)
+        used = weight.any(axis=1)
+        return cls(index[used].clip(0, length - 1), weight[used].astype(np.float32))
+
+    def within(self, part: slice) -> "AxisTaps":
+        """Return the taps for a source of which only ``part`` is given and the rest is 0."""
+        outside = (self.index < part.start) | (self.index >= part.stop)
+        index = (self.index - part.start).clip(0, part.stop - part.start - 1)
+        return AxisTaps(index, np.where(outside, np.float32(0), self.weight))
+
+    @property
+    def copies(self) -> bool:
+        """Whether each voxel of the result is a source voxel."""
+        return len(self.index) == 1 and bool((self.weight == 1).all())
+
+    def apply(
+        self, values: Float32[np.ndarray, "*source"], axis: int
+    ) -> Float32[np.ndarray, "*result"]:
+        """Return the weighted sums along an axis."""
+        along = [1] * values.ndim
+        along[axis] = -1
+        total: Float32[np.ndarray, "*result"] = values.take(self.index[0], axis)
+        if self.copies:
+            return total
+        total *= self.weight[0].reshape(along)
+        for index, weight in zip(self.index[1:], self.weight[1:], strict=True):
+            tap: Float32[np.ndarray, "*result"] = values.take(index, axis)
+            tap *= weight.reshape(along)
+            total += tap
+        return total
+
+
 def resample_linear(
-    voxels: Num[np.ndarray, "z y x"], step: tuple[float, float, float], shape: ShapeZYX
+    voxels: Num[np.ndarray, "z y x"],
+    step: tuple[float, float, float],
+    shape: ShapeZYX,
+    threads: int = 1,
 ) -> Int16[np.ndarray, "Z Y X"]:
     """Return HU on another grid with the same low corner, rounded to int16.
 
@@ -36,11 +104,12 @@ def resample_linear(
         voxels: source values of any strides; none of its sides is 0.
         step: source voxels per voxel of the result along z, y and x.
         shape: voxels of the result.
+        threads: that share the work; the result is the same with any number.
     """
     result = np.empty(shape, dtype=np.int16)
     start = 0
     whole = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
-    for slab in resample_slabs(voxels, step, whole):
+    for slab in resample_slabs(voxels, step, whole, threads=threads):
         result[start : start + len(slab)] = slab
         start += len(slab)
     return result
@@ -51,61 +120,69 @@ def resample_slabs(
     step: tuple[float, float, float],
     window: Window,
     multiple: int = 1,
+    threads: int = 1,
 ) -> Iterator[Int16[np.ndarray, "planes Y X"]]:
     """Yield a window of the other grid from below, some planes at a time; see ``resample_linear``.
 
     Args:
         voxels: source values of any strides; none of its sides is 0.
-        step: source voxels per voxel of the result along z, y and x.
+        step: source voxels per voxel of the result.
         window: voxels of the result.
         multiple: every slab but the last has a multiple of so many planes.
+        threads: that share the planes of a slab.
     """
     z, y, x = window
-    per_plane = max(
-        (x.stop - x.start) * (y.stop - y.start), voxels.shape[1] * voxels.shape[2] * step[0]
+    rows, columns = (
+        AxisTaps.of(n, part.start, part.stop, s)
+        for n, part, s in zip(voxels.shape[1:], (y, x), step[1:], strict=True)
     )
+    per_plane = (x.stop - x.start) * (y.stop - y.start) * max(1.0, step[0])
     planes = multiple * max(1, round(SLAB_VOXELS / per_plane / multiple))
-    for start in range(z.start, z.stop, planes):
-        yield _resample_slab(voxels, step, (slice(start, min(start + planes, z.stop)), y, x))
+    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
+        each = map if pool is None else pool.map
+        for start in range(z.start, z.stop, planes):
+            stop = min(start + planes, z.stop)
+            along = AxisTaps.of(voxels.shape[0], start, stop, step[0])
+            yield _resample_slab(voxels, along, rows, columns, each)
 
 
 def _resample_slab(
-    voxels: Num[np.ndarray, "z y x"], step: tuple[float, float, float], window: Window
+    voxels: Num[np.ndarray, "z y x"],
+    along: AxisTaps,
+    rows: AxisTaps,
+    columns: AxisTaps,
+    each: Callable[..., Iterator[object]],
 ) -> Int16[np.ndarray, "planes Y X"]:
-    z, y, x = window
-    low, weights = axis_weights(voxels.shape[0], z.start, z.stop, step[0])
-    rows, columns = (
-        _needed(n, part.stop, s)
-        for n, part, s in zip(voxels.shape[1:], (y, x), step[1:], strict=True)
-    )
-    source = voxels[low : low + weights.shape[1], :rows, :columns]
-    slab = torch.from_numpy(source.astype(np.float32, order="C"))
-    # Both grids share their low corner, so what lies below the window is made and dropped.
-    planes = _resample_planes(slab, step[1:], (y.stop, x.stop))[:, y.start :, x.start :]
-    result = np.empty((len(weights), *planes.shape[1:]), dtype=np.int16)
-    mixed = torch.empty(planes.shape[1:])
-    for plane, row in zip(result, weights, strict=True):
-        # Few taps of a row are not 0: adding those takes a tenth of a product of matrices.
-        taps = row.nonzero()[:, 0].tolist()
-        torch.mul(planes[taps[0]], row[taps[0]], out=mixed)
-        for tap in taps[1:]:
-            mixed.add_(planes[tap], alpha=float(row[tap]))
-        plane[...] = mixed.round_().clamp_(-32768, 32767).numpy()
+    low, high = int(along.index.min()), int(along.index.max()) + 1
+    size = (rows.index.shape[1], columns.index.shape[1])
+    planes = np.empty((high - low, *size), dtype=np.float32)
+    result = np.empty((along.index.shape[1], *size), dtype=np.int16)
+
+    def resize(place: int) -> None:
+        plane = voxels[low + place].astype(np.float32, order="C")
+        planes[place] = columns.apply(rows.apply(plane, 0), 1)
+
+    def mix(place: int) -> None:
+        taps, weights = along.index[:, place] - low, along.weight[:, place]
+        mixed = planes[taps[0]] * weights[0]
+        for tap, weight in zip(taps[1:], weights[1:], strict=True):
+            if weight:
+                mixed += planes[tap] * weight
+        result[place] = np.rint(mixed, out=mixed).clip(-32768, 32767, out=mixed)
+
+    # Lists, so that an error in a thread is raised here.
+    list(each(resize, range(len(planes))))
+    list(each(mix, range(len(result))))
     return result
-
-
-def _needed(length: int, stop: int, step: float) -> int:
-    """Return how many source voxels of an axis make the voxels of the result up to ``stop``."""
-    return min(length, math.ceil((stop + 0.5) * step + max(step, 1.0)) + 1)
 
 
 def resample_occupancy(
     mask: Bool[np.ndarray, "z y x"],
-    region: tuple[slice, slice, slice],
+    region: Window,
     source_shape: ShapeZYX,
     step: tuple[float, float, float],
-    target: tuple[slice, slice, slice],
-) -> Float[Tensor, "Z Y X"]:
+    target: Window,
+) -> Float32[np.ndarray, "Z Y X"]:
     """Return how much of each voxel of the result a mask fills, from 0 to 1.
 
     Args:
@@ -115,62 +192,8 @@ def resample_occupancy(
         step: source voxels per voxel of the result.
         target: voxels of the result to compute.
     """
-    filled = torch.from_numpy(mask.astype(np.float32, order="C"))
+    filled = mask.astype(np.float32, order="C")
     for axis, (part, out) in enumerate(zip(region, target, strict=True)):
-        low, weights = axis_weights(source_shape[axis], out.start, out.stop, step[axis])
-        first, last = max(low, part.start), min(low + weights.shape[1], part.stop)
-        if first >= last:
-            return torch.zeros([t.stop - t.start for t in target])
-        used = filled.narrow(axis, first - part.start, last - first)
-        weights = weights[:, first - low : last - low]
-        filled = torch.tensordot(used, weights, dims=([axis], [1])).movedim(-1, axis)
+        taps = AxisTaps.of(source_shape[axis], out.start, out.stop, step[axis])
+        filled = taps.within(part).apply(filled, axis)
     return filled
-
-
-def axis_weights(
-    length: int, start: int, stop: int, step: float
-) -> tuple[int, Float[Tensor, "stop_start taps"]]:
-    """Return which source voxels make voxels ``start`` to ``stop`` of one axis, and how much.
-
-    Args:
-        length: source voxels along the axis.
-        start: first voxel of the result.
-        stop: voxel after the last.
-        step: source voxels per voxel of the result.
-
-    Returns:
-        The first source voxel used, and a matrix whose rows sum to 1.
-    """
-    reach = step if step > ANTIALIAS_FROM else 1.0
-    centers = (np.arange(start, stop) + 0.5) * step - 0.5
-    # Clamping the centre too keeps a voxel beyond the border from reaching nothing.
-    centers = centers.clip(0, length - 1)
-    low = max(0, math.floor(centers[0] - reach))
-    high = min(length - 1, math.ceil(centers[-1] + reach))
-    taps = np.arange(low, high + 1)
-    weights = (1 - np.abs(taps[None] - centers[:, None]) / reach).clip(0)
-    weights /= weights.sum(axis=1, keepdims=True)
-    return low, torch.from_numpy(weights.astype(np.float32))
-
-
-def _resample_planes(
-    planes: Float[Tensor, "z y x"], step: tuple[float, float], shape: tuple[int, int]
-) -> Float[Tensor, "z Y X"]:
-    if step == (1.0, 1.0) and planes.shape[1:] == shape:
-        return planes
-    # torch rounds the result's size down, so repeat the border until it is large enough. Given
-    # the factor and not the size, it keeps to the exact step.
-    scale = (1 / step[0], 1 / step[1])
-    short = [math.ceil((n + 0.5) * s) for n, s in zip(shape, step, strict=True)]
-    pad = [max(0, s - n) for s, n in zip(short, planes.shape[1:], strict=True)]
-    if any(pad):
-        planes = F.pad(planes[None], (0, pad[1], 0, pad[0]), mode="replicate")[0]
-    result = F.interpolate(
-        planes[:, None],
-        scale_factor=scale,
-        mode="bilinear",
-        align_corners=False,
-        recompute_scale_factor=False,
-        antialias=max(step) > ANTIALIAS_FROM,
-    )
-    return result[:, 0, : shape[0], : shape[1]]

@@ -26,10 +26,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
+from osteomet.box_arrays import Boxes, box_intersection, box_iou, box_volume
+
 HIT_IOU = 0.1
 IGNORED_SHARE = 0.5
-
-Boxes = Float[np.ndarray, "n 6"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,14 +108,6 @@ class FROC:
         can be hit within the limit.
         """
         return min(self.at(false_positives)[0], 1.0)
-
-
-def box_iou(a: Float[np.ndarray, "n 6"], b: Float[np.ndarray, "m 6"]) -> Float[np.ndarray, "n m"]:
-    """Return the intersection over union of every two boxes; 0 for degenerate ones."""
-    shared = _intersections(a, b)
-    union = _volumes(a)[:, None] + _volumes(b)[None] - shared
-    iou: Float[np.ndarray, "n m"] = shared / np.maximum(union, np.finfo(np.float64).tiny)
-    return iou
 
 
 def match_candidates(
@@ -213,23 +205,9 @@ def _ignored(
     boxes: Boxes, ignore_boxes: Float[np.ndarray, "k 6"], iou_threshold: float
 ) -> Bool[np.ndarray, " n"]:
     share = (
-        _intersections(boxes, ignore_boxes)
-        / np.maximum(_volumes(boxes), np.finfo(np.float64).tiny)[:, None]
+        box_intersection(boxes, ignore_boxes)
+        / np.maximum(box_volume(boxes), np.finfo(np.float64).tiny)[:, None]
     )
     touched = box_iou(boxes, ignore_boxes) >= iou_threshold
     ignored: Bool[np.ndarray, " n"] = (touched | (share > IGNORED_SHARE)).any(axis=1)
     return ignored
-
-
-def _volumes(boxes: Boxes) -> Float[np.ndarray, " n"]:
-    volumes: Float[np.ndarray, " n"] = np.maximum(boxes[:, 3:] - boxes[:, :3], 0.0).prod(axis=1)
-    return volumes
-
-
-def _intersections(
-    a: Float[np.ndarray, "n 6"], b: Float[np.ndarray, "m 6"]
-) -> Float[np.ndarray, "n m"]:
-    low = np.maximum(a[:, None, :3], b[None, :, :3])
-    high = np.minimum(a[:, None, 3:], b[None, :, 3:])
-    shared: Float[np.ndarray, "n m"] = np.maximum(high - low, 0.0).prod(axis=2)
-    return shared

@@ -13,7 +13,8 @@ from torch import nn
 
 import osteomet
 from osteomet.checkpoint import DEFAULT_WEIGHTS, LoadedWeights, load_into, load_weights
-from osteomet.data.preprocess import AIR_HU, ModelGrid, normalise, to_model_grid
+from osteomet.data.preprocess import AIR_HU, ModelGrid, to_model_grid
+from osteomet.data.render_batch import normalise
 from osteomet.findings import Findings, PrimaryPrediction, Provenance
 from osteomet.inference.devices import choose_device
 from osteomet.inference.lesions import measure_lesions
@@ -132,7 +133,8 @@ class Predictor:
         with clock.stage("read"):
             scan = source if isinstance(source, Scan) else read_scan(source)
         with clock.stage("preprocess"):
-            volume = to_model_grid(scan.volume, config.preprocess.spacing_mm)
+            spacing_mm, threads = config.preprocess.spacing_mm, torch.get_num_threads()
+            volume = to_model_grid(scan.volume, spacing_mm, threads)
         with clock.stage("tiles"):
             bone = find_bone(volume, config.inference.bone_dilation_mm)
             tiles = plan_tiles(bone, config.inference)
