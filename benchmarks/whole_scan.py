@@ -35,14 +35,21 @@ Costs = dict[str, dict[str, float]]
 """Stage -> seconds, cpu_seconds, peak_mb."""
 
 
+def make_trunk(folder: Path) -> Path:
+    """Return the trunk's volume; simulated where it is not there yet."""
+    path = folder / "cohort" / "images" / f"{NAME}.nii"
+    if not path.exists():
+        command = ["simulate", "-o", str(folder / "cohort"), "--patients", "1", "--seed", str(SEED)]
+        command += ["--region", "trunk", "--field", "trunk"]
+        subprocess.run([sys.executable, "-m", "osteomet.cli", *command], check=True)
+    return path
+
+
 def make_series(folder: Path) -> Path:
     """Return the DICOM folder of the trunk; made where it is not there yet."""
     series = folder / "dicom"
     if not series.exists():
-        command = ["simulate", "-o", str(folder / "cohort"), "--patients", "1", "--seed", str(SEED)]
-        command += ["--region", "trunk", "--field", "trunk"]
-        subprocess.run([sys.executable, "-m", "osteomet.cli", *command], check=True)
-        scan = read_volume(folder / "cohort" / "images" / f"{NAME}.nii")
+        scan = read_volume(make_trunk(folder))
         write_ct_series(scan.volume, series, patient_id="trunk")
     return series
 
