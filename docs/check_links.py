@@ -23,7 +23,7 @@ from pathlib import Path
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 from osteomet.config import Config, Section, parse_config
 from osteomet.errors import ConfigError
 
@@ -115,7 +115,7 @@ def check_commands(page: Page) -> Iterator[str]:
 
 def check_command(words: list[str]) -> Iterator[str]:
     """Yield what is wrong with the words after ``osteomet``."""
-    group = get_command(app)
+    group = get_command(build_app())
     commands = group.commands if isinstance(group, TyperGroup) else {}
     command = group if words[0].startswith("-") else commands.get(words[0])
     if command is None:

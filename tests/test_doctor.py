@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 from typer.testing import CliRunner
 
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 from osteomet.errors import InputError
 from osteomet.io.volumes import write_labels, write_volume
 from osteomet.volume import Volume
@@ -146,7 +146,7 @@ EXPECTED = {
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    result = CliRunner().invoke(build_app(), [str(a) for a in arguments])
     if isinstance(result.exception, InputError):  # main() turns it into a line and a 2
         return 2, str(result.exception)
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from osteomet.checkpoint import bundled_weights
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 from osteomet.findings import Findings
 from osteomet.io.scan import read_scan
 from osteomet.simulate.cohort import write_cohort
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not bundled_weights(), reason="this checkout has
 
 
 def run(*arguments: object) -> str:
-    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    result = CliRunner().invoke(build_app(), [str(a) for a in arguments])
     assert result.exit_code == 0, result.output + repr(result.exception)
     return result.output
 
@@ -85,6 +85,8 @@ def test_real_ct_from_file_to_report(name: str, tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no scan")
-    result = CliRunner().invoke(app, ["predict", str(tmp_path), "-o", str(tmp_path / "out")])
+    result = CliRunner().invoke(
+        build_app(), ["predict", str(tmp_path), "-o", str(tmp_path / "out")]
+    )
     assert result.exit_code == 2
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())

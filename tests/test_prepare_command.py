@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from osteomet.cli import main
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 from osteomet.data.manifest import read_cohort
 from osteomet.data.store import build_store
 from osteomet.io.volumes import write_labels, write_volume
@@ -28,7 +28,7 @@ def cohort(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, ["prepare", *map(str, arguments)])
+    return CliRunner().invoke(build_app(), ["prepare", *map(str, arguments)])
 
 
 def test_a_second_run_keeps_what_is_there(cohort: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("slurm_*.sh"))
@@ -51,7 +51,7 @@ def started(script: str, tmp_path: Path) -> list[list[str]]:
 
 
 def options_of(command: str) -> set[str]:
-    group = get_command(app)
+    group = get_command(build_app())
     assert isinstance(group, TyperGroup)
     return {name for parameter in group.commands[command].params for name in parameter.opts}
 

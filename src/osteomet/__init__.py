@@ -36,6 +36,9 @@ Read the files in the order of the data flow; each line is one step::
     ops/roi_align_kernels.py          its loops on a CPU
     ops/masks.py                      label map -> crops of boxes -> voxels
     ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
+    ops/depthwise_kernels.py          its loops on a CPU
+    ops/response_norm.py              GRN and the linear map behind it, in two reads
+    ops/space_to_depth.py             cubes of voxels into channels, and back
     ops/acceleration.py               compiled loops, and the switch that turns them off
     ops/freed_memory.py               keep freed memory for the next tensor of its size
 
@@ -60,6 +63,7 @@ Read the files in the order of the data flow; each line is one step::
     data/adapters/myeloma.py          Spinal-Multiple-Myeloma-SEG
     data/adapters/autopet.py          FDG-PET-CT-Lesions and autoPET: lesions in bone
     data/adapters/deeplesion.py       DeepLesion: weak boxes
+    data/exported_scans.py            scans on their way to another program
     data/exports.py                   a cohort -> the layout of nnU-Net, nnDetection or MONAI
     data/preprocess.py                scan <-> the model's isotropic grid, HU -> unit variance
     data/resample.py                  linear resampling in slabs
@@ -174,6 +178,7 @@ Read the files in the order of the data flow; each line is one step::
 
     inference/pipeline.py             CT -> findings: the whole story
     inference/tiles.py                where bone is, and the tiles that cover it
+    inference/shared_threads.py       pieces of a scan side by side on the cores of a CPU
     inference/merge.py                detections of tiles -> detections of the scan
     inference/lesions.py              detections -> measured lesions on the scan's grid
     inference/devices.py              cpu, cuda or mps
@@ -206,6 +211,7 @@ Read the files in the order of the data flow; each line is one step::
     training/interrupt.py             stop between two steps
     training/logs.py                  CSV, TensorBoard, progress bar
     training/calibrate.py             operating threshold and second stage
+    training/out_of_fold.py           how good that is on patients it was not fitted to
 
     demo.py                           a simulated patient, from DICOM to report
     doctor.py                         a cohort -> what is wrong with it

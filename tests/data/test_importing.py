@@ -22,7 +22,7 @@ from data_sets import (
 )
 from typer.testing import CliRunner
 
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 from osteomet.data.annotations import instances_on_scan, read_annotations
 from osteomet.data.importing import FORMATS, Imported, import_cohort
 from osteomet.data.manifest import Case, read_cohort
@@ -284,7 +284,7 @@ def test_the_command_line(tmp_path: Path) -> None:
     source = nnunet(tmp_path / "set")
     put(source / "imagesTr" / "c_0000.nii.gz", scan())
     arguments = ["import", "nnunet", str(source), "-o", str(tmp_path / "out"), "--centre", "north"]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(build_app(), arguments)
     assert result.exit_code == 0, result.output
     assert "skipped: c: it has no label map" in result.output
     assert "2 scans in" in result.output

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from osteomet.config import InferenceConfig
 from osteomet.errors import ConfigError
@@ -155,3 +156,17 @@ def test_a_scan_little_larger_than_a_tile_takes_shorter_tiles() -> None:
     plan = plan_tiles(region, config)
     assert (len(plan), plan.size) == (4, (128, 96, 96))
     assert cells_in_cores(plan, region, overlap=32).all()
+
+
+@pytest.mark.parametrize("dilation_mm", [0.0, 4.0, 9.0, 20.0])
+def test_the_margin_is_a_distance(dilation_mm: float) -> None:
+    voxels = np.full((90, 100, 110), 40, dtype=np.int16)
+    rng = np.random.default_rng(0)
+    for z, y, x in rng.integers(12, 80, (6, 3)):
+        voxels[z : z + 10, y : y + 9, x : x + 8] = 600
+    volume = Volume.from_spacing(voxels, (1.0, 1.0, 1.0))
+    dense = find_bone(volume, 0.0).cells
+    assert dense.any()
+    near = ndimage.distance_transform_edt(~dense) * 4 <= dilation_mm
+    expected = ndimage.binary_fill_holes(near)
+    assert np.array_equal(find_bone(volume, dilation_mm).cells, expected)

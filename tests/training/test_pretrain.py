@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import osteomet
 from osteomet.checkpoint import DEFAULT_WEIGHTS, load_weights
-from osteomet.cli.app import app
+from osteomet.cli.app import build_app
 from osteomet.config import Config, load_config
 from osteomet.errors import CheckpointError, ConfigError, InputError
 from osteomet.io.volumes import write_labels, write_volume
@@ -189,7 +189,7 @@ def test_command_reaches_the_run(run: Path, scans: Path, tmp_path: Path) -> None
     arguments = ["pretrain", str(scans / "0.nii.gz"), "-o", str(tmp_path / "run")]
     settings = ["--config", str(run / "config.toml"), "--set", "training.max_steps=1"]
     done = CliRunner().invoke(
-        app, [*arguments, *settings, "--device", "cpu"], catch_exceptions=False
+        build_app(), [*arguments, *settings, "--device", "cpu"], catch_exceptions=False
     )
     assert done.exit_code == 0
     assert (tmp_path / "run" / "reconstructions.png").is_file()

@@ -10,7 +10,7 @@ def main() -> None:
     """Run the command line; a user's error is one line and exit code 2."""
     # Not at the top: processes that a command starts import this module first, and those that
     # prepare scans need neither torch nor the 200 MB that it takes.
-    app = import_module("osteomet.cli.app").app
+    app = import_module("osteomet.cli.app").build_app(*sys.argv[1:2])
     try:
         app()
     except OsteometError as error:

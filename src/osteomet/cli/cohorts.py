@@ -17,7 +17,6 @@ from osteomet.cli.shared import (
     settings_of,
     shares_of,
     tell_error,
-    tell_note,
 )
 from osteomet.data.exports import LAYOUTS, export_cohort
 from osteomet.data.importing import FORMATS, NOTES, Note, import_cohort
@@ -218,3 +217,9 @@ def split(
             for side, (lung, other, unknown) in made.patients.items()
         )
         console.print(f"{escape(str(made.path))}: {sides}", soft_wrap=True)
+
+
+def tell_note(note: Note) -> None:
+    """Say what came of one scan, besides success."""
+    mark = "[bold yellow]skipped:[/]" if note.outcome == "skipped" else "  warning:"
+    console.print(f"{mark} {escape(note.scan)}: {escape(note.note)}", soft_wrap=True)

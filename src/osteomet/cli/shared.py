@@ -11,7 +11,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from osteomet.config import Config, load_config, parse_assignment
-from osteomet.data.importing import Note
 from osteomet.data.manifest import Case, read_cohort
 from osteomet.errors import ConfigError, InputError, OsteometError
 
@@ -65,12 +64,6 @@ def shares_of(text: str) -> dict[str, float]:
 def tell_error(error: OsteometError) -> None:
     """Say in one line what is wrong."""
     console.print(f"[bold red]error:[/] {escape(' '.join(str(error).split()))}", soft_wrap=True)
-
-
-def tell_note(note: Note) -> None:
-    """Say what came of one scan, besides success."""
-    mark = "[bold yellow]skipped:[/]" if note.outcome == "skipped" else "  warning:"
-    console.print(f"{mark} {escape(note.scan)}: {escape(note.note)}", soft_wrap=True)
 
 
 @contextmanager

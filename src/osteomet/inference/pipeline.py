@@ -1,9 +1,10 @@
 """From a CT scan to findings: the whole story in ``Predictor.predict``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,14 @@ from osteomet.inference.lesions import measure_lesions
 from osteomet.inference.merge import merge_detections
 from osteomet.inference.resources import StageClock, peak_memory_mb
 from osteomet.inference.scan_id import name_scan
+from osteomet.inference.shared_threads import sharing_threads
 from osteomet.inference.tiles import BoneRegion, TilePlan, find_bone, plan_tiles
 from osteomet.io.scan import Scan, read_scan
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.primary import LesionBags, PrimaryModel
 from osteomet.ops.freed_memory import keep_freed_memory
 from osteomet.structures import Detections
-from osteomet.volume import Volume
+from osteomet.volume import ShapeZYX, Volume
 
 COARSE_SLICES_MM = 3.0
 """Slices further apart than this blur the smallest lesions away."""
@@ -162,7 +164,6 @@ class Predictor:
         labels = scan.volume.with_voxels(measured.labels)
         return Prediction(findings, scan, labels, merged)
 
-    @torch.inference_mode()
     def detect(
         self, hu: Num[np.ndarray, "z y x"], tiles: TilePlan, progress: Progress | None = None
     ) -> list[Detections]:
@@ -171,19 +172,30 @@ class Predictor:
         Returns:
             The detections of each tile, in voxels of the volume, on the CPU.
         """
-        found: list[Detections] = []
         at_once = TILES_AT_ONCE[self.device.type]
-        for first in range(0, len(tiles), at_once):
-            starts = tiles.starts[first : first + at_once]
-            crops = np.stack([tiles.crop(hu, start, AIR_HU) for start in starts])
-            images = torch.from_numpy(crops).to(self.device)[:, None]
-            with self._precision():
-                detections, _ = self.detector(normalise(images, self.config.preprocess))
-            for part, start in zip(detections, starts, strict=True):
-                z, y, x = (float(s) for s in start)
-                found.append(part.cpu().shifted((z, y, x)))
-            if progress is not None:
-                progress(len(found), len(tiles))
+        batches = [tiles.starts[n : n + at_once] for n in range(0, len(tiles), at_once)]
+        found: list[Detections] = []
+        # What is no CPU has a queue of its own, which one thread keeps full.
+        threads = sharing_threads(len(batches)) if self.device.type == "cpu" else nullcontext(map)
+        with threads as each:
+            for parts in each(partial(self._detect_batch, hu, tiles), batches):
+                found += parts
+                if progress is not None:
+                    progress(len(found), len(tiles))
+        return found
+
+    @torch.inference_mode()
+    def _detect_batch(
+        self, hu: Num[np.ndarray, "z y x"], tiles: TilePlan, starts: Sequence[ShapeZYX]
+    ) -> list[Detections]:
+        crops = np.stack([tiles.crop(hu, start, AIR_HU) for start in starts])
+        images = torch.from_numpy(crops).to(self.device)[:, None]
+        with self._precision():
+            detections, _ = self.detector(normalise(images, self.config.preprocess))
+        found: list[Detections] = []
+        for part, start in zip(detections, starts, strict=True):
+            z, y, x = (float(s) for s in start)
+            found.append(part.cpu().shifted((z, y, x)))
         return found
 
     def predict_primary(self, lesions: Detections) -> PrimaryPrediction:

@@ -16,12 +16,13 @@ from scipy import ndimage
 
 from osteomet.config import InferenceConfig
 from osteomet.errors import ConfigError
+from osteomet.inference.shared_threads import sharing_threads
 from osteomet.volume import ShapeZYX, Volume
 
 CELL_MM = 4.0
 """Side of a cell: thin enough for a rib, coarse enough that a whole body is a small array."""
 
-DENSE_HU = 200.0
+DENSE_HU = 200
 """Denser than unenhanced soft tissue and its noise; trabecular bone is found by its cortex."""
 
 DENSE_SHARE = 0.15
@@ -137,7 +138,7 @@ def find_bone(volume: Volume, dilation_mm: float) -> BoneRegion:
     bone &= _body(mean_hu > BODY_HU)
     bone = _without_islands(bone, SMALLEST_BONE_ML * 1000 / cell_mm**3)
     if bone.any():
-        bone = ndimage.distance_transform_edt(~bone) * cell_mm <= dilation_mm
+        bone = _dilated(bone, dilation_mm / cell_mm)
         bone = ndimage.binary_fill_holes(bone)
     return BoneRegion(bone, factor, volume.shape)
 
@@ -276,14 +277,20 @@ def _cell_statistics(
     area = np.outer(np.diff([*rows, ny]), np.diff([*columns, nx]))
     shape = (-(-nz // factor), len(rows), len(columns))
     mean_hu, dense_share = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    for layer in range(shape[0]):
+    # Sums in the kind that they come in: the scan is passed twice, and conversions would cost most.
+    total = np.int32 if voxels.dtype.kind in "iu" else np.float32
+
+    def summarise(layer: int) -> None:
         slab = voxels[layer * factor : (layer + 1) * factor]
         for sums, out in (
-            (slab.sum(axis=0, dtype=np.float32), mean_hu),
-            ((slab > DENSE_HU).sum(axis=0, dtype=np.float32), dense_share),
+            (slab.sum(axis=0, dtype=total), mean_hu),
+            ((slab > DENSE_HU).sum(axis=0, dtype=np.int16), dense_share),
         ):
             blocks = np.add.reduceat(np.add.reduceat(sums, rows, axis=0), columns, axis=1)
             out[layer] = blocks / (area * len(slab))
+
+    with sharing_threads(shape[0]) as each:
+        list(each(summarise, range(shape[0])))
     return mean_hu, dense_share
 
 
@@ -297,6 +304,28 @@ def _body(tissue: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
     large = np.flatnonzero(sizes >= SMALLEST_BODY_SHARE * sizes.max()) + 1
     # Two steps: one undoes the erosion, one gives back ribs that lie just under the skin.
     return ndimage.binary_dilation(np.isin(parts, large), NEIGHBOURS, iterations=2)
+
+
+def _dilated(mask: Bool[np.ndarray, "z y x"], radius: float) -> Bool[np.ndarray, "z y x"]:
+    """Return the voxels within a radius, in voxels, of one that is True.
+
+    The ball is cut into lines along x, of few lengths: a tenth of the time that distances take.
+    """
+    reach = int(radius)
+    wide = np.pad(mask, reach)
+    lines = {0: wide}
+    for half in range(1, reach + 1):
+        lines[half] = lines[half - 1].copy()
+        lines[half][..., half:] |= wide[..., :-half]
+        lines[half][..., :-half] |= wide[..., half:]
+    grown = np.zeros_like(mask)
+    nz, ny, nx = mask.shape
+    for z, y in itertools.product(range(-reach, reach + 1), repeat=2):
+        if z * z + y * y <= radius * radius:
+            line = lines[math.isqrt(int(radius * radius - z * z - y * y))]
+            low_z, low_y = reach + z, reach + y
+            grown |= line[low_z : low_z + nz, low_y : low_y + ny, reach : reach + nx]
+    return grown
 
 
 def _without_islands(mask: Bool[np.ndarray, "z y x"], smallest: float) -> Bool[np.ndarray, "z y x"]:
