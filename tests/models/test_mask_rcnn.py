@@ -11,11 +11,11 @@ from osteomet.config import (
     ModelConfig,
     NeckConfig,
 )
-from osteomet.models.layers import depth_to_space
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.roi_heads import assign_levels, attribute_loss, class_loss, soft_dice_loss
 from osteomet.models.segmentation import SegmentationBranch, segmentation_loss
 from osteomet.ops.boxes import box_iou
+from osteomet.ops.space_to_depth import depth_to_space
 from osteomet.structures import ATTRIBUTES, LUNG, METASTASIS, OTHER, UNKNOWN, Targets
 
 SIDE = 32

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from osteomet.config import Normalisation
 from osteomet.ops.depthwise_conv import depthwise_conv3d
+from osteomet.ops.space_to_depth import space_to_depth
 
 Features = Float[Tensor, "batch channels z y x"]
 Visible = Bool[Tensor, "batch 1 z y x"]
@@ -101,22 +102,6 @@ class PatchifyConv3d(nn.Conv3d):
     def forward(self, x: Features) -> Float[Tensor, "batch out z_cells y_cells x_cells"]:
         cubes = space_to_depth(x, self.kernel_size[0]).movedim(1, -1)
         return F.linear(cubes, self.weight.flatten(1), self.bias).movedim(-1, 1)
-
-
-def space_to_depth(x: Features, factor: int) -> Float[Tensor, "batch more z_cells y_cells x_cells"]:
-    """Move each cube of ``factor`` voxels a side into channels, ordered ``(channel, z, y, x)``."""
-    b, c, z, y, w = x.shape
-    x = x.reshape(b, c, z // factor, factor, y // factor, factor, w // factor, factor)
-    cubes = x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
-    return cubes.movedim(-1, 1)
-
-
-def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z_vox y_vox x_vox"]:
-    """Undo ``space_to_depth``."""
-    b, c, z, y, w = x.shape
-    cubes = x.movedim(1, -1).reshape(b, z, y, w, c // factor**3, factor, factor, factor)
-    spread = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)
-    return spread.reshape(b, c // factor**3, z * factor, y * factor, w * factor)
 
 
 class SeparableConv3d(nn.Module):

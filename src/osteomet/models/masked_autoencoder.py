@@ -23,11 +23,10 @@ from osteomet.models.layers import (
     LayerNorm3d,
     PointwiseConv3d,
     Visible,
-    depth_to_space,
     initialise,
     keep_visible,
-    space_to_depth,
 )
+from osteomet.ops.space_to_depth import depth_to_space, space_to_depth
 
 Images = Float[Tensor, "batch 1 z y x"]
 Cubes = Bool[Tensor, "batch 1 cubes_z cubes_y cubes_x"]

@@ -15,9 +15,7 @@ from osteomet.config import ModelConfig
 from osteomet.models.layers import (
     LayerNorm3d,
     PointwiseConv3d,
-    depth_to_space,
     initialise,
-    space_to_depth,
 )
 from osteomet.models.matching import ignore_inside, match_by_iou, sample
 from osteomet.models.processes import mean_over_processes
@@ -25,6 +23,7 @@ from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_box
 from osteomet.ops.masks import crop_instances
 from osteomet.ops.nms import nms
 from osteomet.ops.roi_align import roi_align, roi_align_levels
+from osteomet.ops.space_to_depth import depth_to_space, space_to_depth
 from osteomet.structures import (
     ATTRIBUTES,
     BACKGROUND,
@@ -99,7 +98,8 @@ class BoxHead(nn.Module):
         """
         if self.detail is not None and crops is not None:
             pooled = pooled + self.detail(space_to_depth(crops, 2).to(pooled.dtype))
-        hidden = self.layers(pooled.flatten(1))
+        # Flattened as one cube a region, whose gradient is again laid out by channels last.
+        hidden = self.layers(space_to_depth(pooled, pooled.shape[-1]).flatten(1))
         embedding = self.embedding(hidden)
         return self.classes(embedding).float(), self.deltas(hidden).float(), embedding.float()
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osteomet.config import ModelConfig
-from osteomet.models.layers import PointwiseConv3d, depth_to_space, initialise
+from osteomet.models.layers import PointwiseConv3d, initialise
 from osteomet.models.processes import over_processes
+from osteomet.ops.space_to_depth import depth_to_space
 from osteomet.structures import Targets
 
 LESION_WEIGHT = 0.1

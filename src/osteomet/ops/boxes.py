@@ -8,10 +8,14 @@ of a 96-voxel cube (884 736) exceeds the largest float16 (65 504).
 """
 
 import math
+from functools import partial
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from osteomet.ops.acceleration import compile_kernel, run_blocks, uses_numba
 
 Boxes = Float[Tensor, "boxes 6"]
 
@@ -24,14 +28,18 @@ MAX_LOG_SIZE = math.log(1000 / 16)
 TINY = torch.finfo(torch.float32).tiny
 """A positive divisor for unions and hulls of volume 0, whose numerator is 0 too."""
 
+ROWS = 64
+"""Boxes that one task compares with all others."""
+SMALL = 200_000
+"""Pairs below which to wake a second thread takes longer than the work."""
+
 MIN_SIZE_VOX = 1e-3
 """Size that ``encode_boxes`` gives to a degenerate box, so that no delta is infinite."""
 
 
 def box_volume(boxes: Boxes) -> Float[Tensor, " boxes"]:
     """Return the volume of each box in voxels; a degenerate box has volume 0."""
-    low, high = _corners(boxes)
-    return (high - low).clamp(min=0).prod(dim=1)
+    return _product(_sizes(boxes).clamp(min=0))
 
 
 def box_centers(boxes: Boxes) -> Float[Tensor, "boxes 3"]:
@@ -50,13 +58,16 @@ def box_iou(a: Float[Tensor, "n 6"], b: Float[Tensor, "m 6"]) -> Float[Tensor, "
     Returns:
         IoU in [0, 1]. Two degenerate boxes have IoU 0, never NaN.
     """
-    intersection, union, _ = _overlap(a[:, None], b[None, :])
+    needs_gradient = torch.is_grad_enabled() and (a.requires_grad or b.requires_grad)
+    if uses_numba(a, b) and not needs_gradient:
+        return _iou_by_loops(a.detach(), b.detach())
+    intersection, union = _overlap(a[:, None], b[None, :])
     return intersection / union.clamp(min=TINY)
 
 
 def paired_iou(a: Float[Tensor, "n 6"], b: Float[Tensor, "n 6"]) -> Float[Tensor, " n"]:
     """Return the IoU of ``a[i]`` with ``b[i]``: the diagonal of ``box_iou``."""
-    intersection, union, _ = _overlap(a, b)
+    intersection, union = _overlap(a, b)
     return intersection / union.clamp(min=TINY)
 
 
@@ -69,12 +80,12 @@ def box_giou(a: Float[Tensor, "n 6"], b: Float[Tensor, "m 6"]) -> Float[Tensor, 
 
     Source: Rezatofighi et al., "Generalized Intersection over Union", arXiv:1902.09630.
     """
-    return _giou(*_overlap(a[:, None], b[None, :]))
+    return _giou(a[:, None], b[None, :])
 
 
 def paired_giou(a: Float[Tensor, "n 6"], b: Float[Tensor, "n 6"]) -> Float[Tensor, " n"]:
     """Return the generalised IoU of ``a[i]`` with ``b[i]``: the diagonal of ``box_giou``."""
-    return _giou(*_overlap(a, b))
+    return _giou(a, b)
 
 
 def encode_boxes(
@@ -144,16 +155,67 @@ def _sizes(boxes: Tensor) -> Tensor:
     return high - low
 
 
-def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the volumes of intersection, union and common hull of boxes that broadcast."""
+def _product(sides: Tensor) -> Tensor:
+    """Return the product over the last axis, of 3: torch's own takes one box at a time."""
+    z, y, x = sides.unbind(dim=-1)
+    return z * y * x
+
+
+def _overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the volumes of intersection and union of boxes that broadcast."""
     (a_low, a_high), (b_low, b_high) = _corners(a), _corners(b)
-    sides = torch.minimum(a_high, b_high) - torch.maximum(a_low, b_low)
-    intersection = sides.clamp(min=0).prod(dim=-1)
-    volumes = (a_high - a_low).clamp(min=0).prod(-1) + (b_high - b_low).clamp(min=0).prod(-1)
-    hull = (torch.maximum(a_high, b_high) - torch.minimum(a_low, b_low)).prod(dim=-1)
-    return intersection, volumes - intersection, hull
+    z, y, x = (
+        torch.minimum(a_high[..., axis], b_high[..., axis])
+        .sub(torch.maximum(a_low[..., axis], b_low[..., axis]))
+        .clamp(min=0)
+        for axis in range(3)
+    )
+    intersection = z * y * x
+    volumes = _product((a_high - a_low).clamp(min=0)) + _product((b_high - b_low).clamp(min=0))
+    return intersection, volumes - intersection
 
 
-def _giou(intersection: Tensor, union: Tensor, hull: Tensor) -> Tensor:
+def _giou(a: Tensor, b: Tensor) -> Tensor:
+    intersection, union = _overlap(a, b)
+    (a_low, a_high), (b_low, b_high) = _corners(a), _corners(b)
+    z, y, x = (
+        torch.maximum(a_high[..., axis], b_high[..., axis])
+        - torch.minimum(a_low[..., axis], b_low[..., axis])
+        for axis in range(3)
+    )
+    hull = z * y * x
     iou = intersection / union.clamp(min=TINY)
     return iou - (hull - union).clamp(min=0) / hull.clamp(min=TINY)
+
+
+def _iou_by_loops(a: Tensor, b: Tensor) -> Tensor:
+    iou = torch.empty(len(a), len(b))
+    rows, columns = a.float().contiguous(), b.float().T.contiguous()
+    volumes = _product((columns[3:] - columns[:3]).T.clamp(min=0))
+    arrays = rows.numpy(), columns.numpy(), volumes.numpy(), np.float32(TINY), iou.numpy()
+    threads = 1 if iou.numel() < SMALL else None
+    run_blocks(_fill_iou, -(-len(a) // ROWS), *arrays, max_threads=threads)
+    return iou
+
+
+@partial(compile_kernel, fastmath=False)
+def _fill_iou(
+    block: int,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    volumes: np.ndarray,
+    tiny: float,
+    iou: np.ndarray,
+) -> None:
+    """Compare some boxes with all others, of which each coordinate is an array."""
+    zero = np.float32(0)
+    for i in range(block * ROWS, min(len(rows), (block + 1) * ROWS)):
+        z1, y1, x1 = rows[i, 0], rows[i, 1], rows[i, 2]
+        z2, y2, x2 = rows[i, 3], rows[i, 4], rows[i, 5]
+        volume = max(z2 - z1, zero) * max(y2 - y1, zero) * max(x2 - x1, zero)
+        for j in range(len(volumes)):
+            dz = max(min(z2, columns[3, j]) - max(z1, columns[0, j]), zero)
+            dy = max(min(y2, columns[4, j]) - max(y1, columns[1, j]), zero)
+            dx = max(min(x2, columns[5, j]) - max(x1, columns[2, j]), zero)
+            overlap = dz * dy * dx
+            iou[i, j] = overlap / max(volume + volumes[j] - overlap, tiny)

@@ -13,6 +13,7 @@ from osteomet.config import BackboneConfig
 from osteomet.models.backbones.convnext import assemble
 from osteomet.models.backbones.feature_levels import Backbone, Size
 from osteomet.models.layers import DepthwiseConv3d, Features, Visible, drop_path, keep_visible
+from osteomet.ops.response_norm import linear_of_response_norm, response_factors
 
 ChannelsLast = Float[Tensor, "batch z y x channels"]
 
@@ -34,32 +35,21 @@ class GlobalResponseNorm(nn.Module):
     ``gamma`` and ``beta`` start at 0, so at initialisation the layer is the identity.
     """
 
-    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
 
     def forward(self, x: ChannelsLast) -> ChannelsLast:
-        # x + gamma * (x * share) + beta, with one pass over x instead of three.
-        return torch.addcmul(self.beta.to(x.dtype), x, self.scale(x).to(x.dtype))
-
-    def scale(self, x: ChannelsLast) -> Float[Tensor, "batch 1 1 1 channels"]:
-        """Return the factor of each channel, ``1 + gamma * share``."""
-        energy: Tensor = torch.linalg.vector_norm(
-            x, dim=(1, 2, 3), keepdim=True, dtype=torch.float32
-        )
-        share = energy / (energy.mean(dim=-1, keepdim=True) + self.eps)
-        return 1 + self.gamma * share
+        norms = torch.linalg.vector_norm(x, dim=(1, 2, 3), dtype=torch.float32)
+        factors = response_factors(norms, self.gamma)[:, None, None, None]
+        return torch.addcmul(self.beta.to(x.dtype), x, factors.to(x.dtype))
 
     def then(self, project: nn.Linear, x: ChannelsLast) -> Float[Tensor, "batch z y x out"]:
-        """Return ``project(self(x))``, the factors multiplied into the weights instead of ``x``.
-
-        ``x`` is the largest tensor of a block; this neither writes another nor reads it again.
-        """
-        weight = project.weight * self.scale(x)[:, 0, 0]  # (batch, out, channels)
-        bias = torch.addmv(project.bias, project.weight, self.beta)
-        result = torch.baddbmm(bias.to(x.dtype), x.flatten(1, 3), weight.mT.to(x.dtype))
+        """Return ``project(self(x))``, for which ``x``, the largest tensor, is read but twice."""
+        result = linear_of_response_norm(
+            x.flatten(1, 3), project.weight, project.bias, self.gamma, self.beta
+        )
         return result.view(*x.shape[:-1], -1)
 
 
@@ -83,10 +73,8 @@ class ConvNeXtV2Block(nn.Module):
         y = self.expand(self.norm(y))
         if visible is not None:  # GRN takes norms over all cells: hidden ones must not count
             y = y * visible.movedim(1, -1)
-        y = F.gelu(y)
-        y = self.project(self.grn(y)) if self.training else self.grn.then(self.project, y)
-        y = y.movedim(-1, 1)
-        y = keep_visible(y, visible)
+        y = self.grn.then(self.project, F.gelu(y))
+        y = keep_visible(y.movedim(-1, 1), visible)
         return x + drop_path(y, self.drop_probability, self.training)
 
 

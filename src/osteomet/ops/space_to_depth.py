@@ -1,0 +1,150 @@
+"""Cubes of voxels into channels and back: how strides of a network move data.
+
+torch copies such a permutation one number at a time; on a CPU the loops here take a cube at a
+time, from memory to memory that both hold the channels of a cell side by side.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from osteomet.ops.acceleration import (
+    channels_last_array,
+    compile_kernel,
+    run_blocks,
+    uses_numba,
+)
+
+Features = Float[Tensor, "batch channels z y x"]
+
+LANES = 16
+"""Channels that are copied side by side, so that their targets stay in the nearest cache."""
+SMALL = 200_000
+"""Values below which to wake a second thread takes longer than the work."""
+
+
+def space_to_depth(x: Features, factor: int) -> Float[Tensor, "batch more z_cells y_cells x_cells"]:
+    """Move each cube of ``factor`` voxels a side into channels, ordered ``(channel, z, y, x)``.
+
+    Args:
+        x: its sides are multiples of ``factor``.
+        factor: of a whole image it is the side: what a fully connected layer reads.
+
+    Returns:
+        The cubes, in the memory format ``channels_last_3d``, and so is the gradient.
+    """
+    if not _fits(x):
+        return _gather_by_torch(x, factor)
+    apply: Callable[..., Tensor] = _SpaceToDepth.apply
+    return apply(x, factor)
+
+
+def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z_vox y_vox x_vox"]:
+    """Undo ``space_to_depth``."""
+    if not _fits(x):
+        return _scatter_by_torch(x, factor)
+    apply: Callable[..., Tensor] = _DepthToSpace.apply
+    return apply(x, factor)
+
+
+def _fits(x: Tensor) -> bool:
+    return uses_numba(x) and x.dtype == torch.float32
+
+
+class _SpaceToDepth(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
+        return _gather(x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _scatter(grad, ctx.factor), None
+
+
+class _DepthToSpace(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: int) -> Tensor:
+        ctx.factor = factor
+        return _scatter(x, factor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _gather(grad, ctx.factor), None
+
+
+def _gather(x: Tensor, factor: int) -> Tensor:
+    b, c, z, y, w = x.shape
+    cubes = torch.empty(b, z // factor, y // factor, w // factor, c * factor**3)
+    _run(_copy_in, channels_last_array(x), cubes.numpy(), factor)
+    return cubes.movedim(-1, 1)
+
+
+def _scatter(x: Tensor, factor: int) -> Tensor:
+    b, c, z, y, w = x.shape
+    spread = torch.empty(b, z * factor, y * factor, w * factor, c // factor**3)
+    _run(_copy_out, spread.numpy(), channels_last_array(x), factor)
+    return spread.movedim(-1, 1)
+
+
+def _run(copy: Callable[..., None], voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    tasks = cubes.shape[0] * cubes.shape[1]
+    run_blocks(copy, tasks, voxels, cubes, factor, max_threads=1 if cubes.size < SMALL else None)
+
+
+def _gather_by_torch(x: Tensor, factor: int) -> Tensor:
+    b, c, z, y, w = x.shape
+    x = x.reshape(b, c, z // factor, factor, y // factor, factor, w // factor, factor)
+    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).movedim(-1, 1)
+
+
+def _scatter_by_torch(x: Tensor, factor: int) -> Tensor:
+    b, c, z, y, w = x.shape
+    cubes = x.movedim(1, -1).reshape(b, z, y, w, c // factor**3, factor, factor, factor)
+    spread = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)
+    return spread.reshape(b, c // factor**3, z * factor, y * factor, w * factor)
+
+
+@compile_kernel
+def _copy_in(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    """Fill one layer of cubes ``(b, z, y, x, c * factor**3)`` from ``(b, z, y, x, c)``."""
+    b, z = task // cubes.shape[1], task % cubes.shape[1]
+    channels = voxels.shape[4]
+    for y in range(cubes.shape[2]):
+        for x in range(cubes.shape[3]):
+            cube = cubes[b, z, y, x]
+            for first in range(0, channels, LANES):
+                last = min(first + LANES, channels)
+                place = 0
+                for dz in range(z * factor, (z + 1) * factor):
+                    for dy in range(y * factor, (y + 1) * factor):
+                        for dx in range(x * factor, (x + 1) * factor):
+                            for c in range(first, last):
+                                cube[c * factor**3 + place] = voxels[b, dz, dy, dx, c]
+                            place += 1
+
+
+@compile_kernel
+def _copy_out(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    """Do the reverse: fill the voxels of one layer of cubes."""
+    b, z = task // cubes.shape[1], task % cubes.shape[1]
+    channels = voxels.shape[4]
+    for y in range(cubes.shape[2]):
+        for x in range(cubes.shape[3]):
+            cube = cubes[b, z, y, x]
+            for first in range(0, channels, LANES):
+                last = min(first + LANES, channels)
+                place = 0
+                for dz in range(z * factor, (z + 1) * factor):
+                    for dy in range(y * factor, (y + 1) * factor):
+                        for dx in range(x * factor, (x + 1) * factor):
+                            for c in range(first, last):
+                                voxels[b, dz, dy, dx, c] = cube[c * factor**3 + place]
+                            place += 1
