@@ -1,9 +1,10 @@
 """What a whole trunk costs, from its DICOM folder to all results, stage by stage.
 
 `python benchmarks/whole_scan.py --folder FOLDER` simulates a trunk of 512 x 512 x 700 voxels below
-FOLDER, once, writes it as DICOM, and predicts it in processes of their own. It writes
-`whole_scan.md` beside this file. With `--nnunet PYTHON`, an interpreter that has nnU-Net v2, the
-sliding window of nnU-Net is timed in between (`nnunet_predict.py`).
+FOLDER, once, writes it as DICOM, and predicts it in processes of their own: its middle at 0.8 x 0.8
+x 1 mm, as trunks are scanned, and with `--long` also all of it, which reaches from the neck to the
+thighs in slices of 1.5 mm. It writes `whole_scan.md` beside this file. With `--nnunet PYTHON`, an
+interpreter that has nnU-Net v2, its sliding window is timed in between (`nnunet_predict.py`).
 """
 
 import argparse
@@ -17,19 +18,26 @@ import time
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 
+from osteomet.data.resample import resample_slabs
 from osteomet.inference.outputs import write_results
 from osteomet.inference.pipeline import Predictor
 from osteomet.inference.resources import StageClock
 from osteomet.io.dicom_writer import write_ct_series
 from osteomet.io.volumes import read_volume
+from osteomet.volume import Volume
 
 HERE = Path(__file__).parent
 SEED = 7
 SHAPE, NAME = (700, 512, 512), "sim7-00000"
 WHOLE = "whole process"
 """With the interpreter's start and all imports."""
+
+Spacing = tuple[float, float, float]
+
+MIDDLE_MM: Spacing = (1.0, 0.8, 0.8)
 
 Costs = dict[str, dict[str, float]]
 """Stage -> seconds, cpu_seconds, peak_mb."""
@@ -45,13 +53,33 @@ def make_trunk(folder: Path) -> Path:
     return path
 
 
-def make_series(folder: Path) -> Path:
-    """Return the DICOM folder of the trunk; made where it is not there yet."""
-    series = folder / "dicom"
+def make_series(folder: Path, spacing_mm: Spacing | None) -> Path:
+    """Return the DICOM folder of the trunk; made where it is not there yet.
+
+    Args:
+        folder: below which it lies.
+        spacing_mm: of the middle of the scan, resampled; None takes the scan as it is.
+    """
+    series = folder / ("dicom" if spacing_mm is None else "dicom-middle")
     if not series.exists():
-        scan = read_volume(make_trunk(folder))
-        write_ct_series(scan.volume, series, patient_id="trunk")
+        scan = read_volume(make_trunk(folder)).volume
+        write_ct_series(
+            scan if spacing_mm is None else middle_of(scan, spacing_mm), series, patient_id="trunk"
+        )
     return series
+
+
+def middle_of(scan: Volume, spacing_mm: Spacing) -> Volume:
+    """Return as many voxels as the scan has, of another size, about its middle."""
+    upright = scan.closest_lps()
+    z, y, x = (to / have for to, have in zip(spacing_mm, upright.spacing_zyx_mm, strict=True))
+    starts = [
+        int(n / step - side) // 2
+        for n, step, side in zip(upright.shape, (z, y, x), SHAPE, strict=True)
+    ]
+    low_z, low_y, low_x = (slice(s, s + n) for s, n in zip(starts, SHAPE, strict=True))
+    slabs = resample_slabs(upright.voxels, (z, y, x), (low_z, low_y, low_x))
+    return Volume.from_spacing(np.concatenate(list(slabs)), spacing_mm)
 
 
 def predict_here(series: Path, out: Path) -> None:
@@ -120,8 +148,6 @@ def table(runs: list[Costs]) -> list[str]:
 
 def nnunet_lines(ours: list[Costs], theirs: list[dict[str, float]]) -> list[str]:
     """Return the comparison in words and numbers."""
-    if not theirs:
-        return ["nnU-Net was not timed: `--nnunet PYTHON`."]
     cpu, wall = median(one["cpu_s"] for one in theirs), median(one["wall_s"] for one in theirs)
     our_cpu = median(run[WHOLE]["cpu_seconds"] for run in ours)
     our_wall = median(run[WHOLE]["seconds"] for run in ours)
@@ -140,10 +166,31 @@ def nnunet_lines(ours: list[Costs], theirs: list[dict[str, float]]) -> list[str]
     ]
 
 
+def measure(
+    options: argparse.Namespace, spacing_mm: Spacing | None, title: str, nnunet: str | None
+) -> list[str]:
+    """Predict one scan some times, nnU-Net's tiles in between; return a section of the page."""
+    series, out = make_series(options.folder, spacing_mm), options.folder / "results"
+    run_once(series, out)  # compiles the kernels and fills the disk's cache
+    ours, theirs = [], []
+    for _ in range(options.runs):
+        costs, (candidates, lesions) = run_once(series, out)
+        ours.append(costs)
+        if nnunet:
+            theirs.append(run_nnunet(nnunet, options.folder, options.nnunet_tiles))
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    found = f"{candidates} candidates, {lesions} lesions. Load average {load} at the end."
+    lines = ["", f"## {title[0].upper() + title[1:]}", "", found, "", *table(ours)]
+    if nnunet:
+        lines += ["", "### Beside nnU-Net v2", "", *nnunet_lines(ours, theirs)]
+    return lines
+
+
 def main() -> None:
     """Make the scan, predict it some times, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="where the scan lies")
+    parser.add_argument("--long", action="store_true", help="also the scan as simulated")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--nnunet", help="interpreter with nnU-Net v2")
     parser.add_argument("--nnunet-tiles", type=int, default=2, help="timed in each run")
@@ -152,34 +199,21 @@ def main() -> None:
     if options.child is not None:
         predict_here(options.folder, options.child)
         return
-    series = make_series(options.folder)
-    run_once(series, options.folder / "results")  # compiles the kernels and fills the disk's cache
-    ours, theirs = [], []
-    for _ in range(options.runs):
-        costs, found = run_once(series, options.folder / "results")
-        ours.append(costs)
-        if options.nnunet:
-            theirs.append(run_nnunet(options.nnunet, options.folder, options.nnunet_tiles))
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
-    lines = [
+    sections = [
         "# A whole trunk, from its DICOM folder to all results",
         "",
-        "Repeat with `python benchmarks/whole_scan.py --folder FOLDER --nnunet PYTHON`. "
-        f"{' x '.join(map(str, SHAPE))} voxels (z, y, x), uncompressed DICOM, bundled weights; "
-        f"{found[0]} candidates, {found[1]} lesions. {options.runs} runs after one that compiles, "
-        "each in a process of its own. CPU seconds add up all threads and bear company; wall "
-        f"seconds do not. {platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
-        f"{threads} threads, Python {platform.python_version()}, load average {load} at the end.",
-        "",
-        *table(ours),
-        "",
-        "## Beside nnU-Net v2",
-        "",
-        *nnunet_lines(ours, theirs),
-        "",
+        f"Repeat with `python benchmarks/whole_scan.py --folder FOLDER{' --long' * options.long} "
+        f"--nnunet PYTHON`. {' x '.join(map(str, SHAPE))} voxels (z, y, x), uncompressed DICOM, "
+        f"bundled weights. {options.runs} runs after one that compiles, each in a process of its "
+        "own. CPU seconds add up all threads and bear company; wall seconds do not. "
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, "
+        f"{os.environ.get('OMP_NUM_THREADS', os.cpu_count())} threads, Python "
+        f"{platform.python_version()}.",
     ]
-    (HERE / "whole_scan.md").write_text("\n".join(lines), encoding="utf-8")
+    sections += measure(options, MIDDLE_MM, "0.8 x 0.8 x 1 mm", nnunet=options.nnunet)
+    if options.long:
+        sections += measure(options, None, "neck to thighs, slices of 1.5 mm", nnunet=None)
+    (HERE / "whole_scan.md").write_text("\n".join(sections) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
