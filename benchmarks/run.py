@@ -1,59 +1,117 @@
-"""Everything that `make bench` measures: operators, and a whole scan by stage.
+"""All that `make bench` measures, in less than twenty minutes of two idle cores.
 
-`python benchmarks/run.py` writes `operators.md` and `prediction.md` beside this file.
+Every part is a script of its own, which writes a page beside this file and can be run alone.
+`results.md` joins the pages, and says on what machine and with which commands they were made.
 """
 
+import argparse
+import os
 import platform
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
-import torch
-
-from osteomet.inference.outputs import write_results
-from osteomet.inference.pipeline import Predictor
-from osteomet.io.dicom_writer import write_ct_series
-from osteomet.simulate.patient import simulate_patient
-
 HERE = Path(__file__).parent
-RUNS = 5
+LIBRARIES = ("osteomet", "torch", "numpy", "numba", "monai", "scipy", "SimpleITK", "pydicom")
 
 
-def measure_prediction() -> str:
-    """Return a Markdown table of seconds by stage, medians over simulated patients."""
-    predictor = Predictor(device="cpu")
-    rows: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(RUNS + 1):
-            series = Path(folder) / f"ct-{seed}"
-            patient = simulate_patient(seed)
-            write_ct_series(patient.volume, series, patient_id=f"bench-{seed}")
-            prediction = predictor.predict(series)
-            write_results(prediction, Path(folder))
-            if seed == 0:  # compiles the kernels
-                continue
-            for stage, seconds in prediction.findings.provenance.seconds.items():
-                rows.setdefault(stage, []).append(seconds)
-    lines = ["| stage | median s | fastest | slowest |", "| --- | --- | --- | --- |"]
-    for stage, seconds in rows.items():
-        middle = sorted(seconds)[len(seconds) // 2]
-        lines.append(f"| {stage} | {middle:.2f} | {min(seconds):.2f} | {max(seconds):.2f} |")
-    return "\n".join(lines)
+@dataclass(frozen=True)
+class Part:
+    """One script.
+
+    Attributes:
+        script: its name; its page has the same.
+        options: of its command.
+    """
+
+    script: str
+    options: tuple[str, ...] = ()
+
+    @property
+    def page(self) -> Path:
+        return HERE / f"{self.script}.md"
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", f"benchmarks/{self.script}.py", *self.options])
+
+    def run(self, workplace: Path) -> float:
+        """Run the script, and return its seconds.
+
+        Raises:
+            subprocess.CalledProcessError: it failed.
+        """
+        options = [option.replace("FOLDER", str(workplace)) for option in self.options]
+        options = [option.replace("HERE", str(HERE)) for option in options]
+        started = time.perf_counter()
+        subprocess.run([sys.executable, str(HERE / f"{self.script}.py"), *options], check=True)
+        return time.perf_counter() - started
+
+
+def parts(nnunet: str | None) -> tuple[Part, ...]:
+    """Return the scripts in their order; the scan that is simulated for one serves the others."""
+    peer = ("--nnunet", nnunet, "--nnunet-tiles", "1") if nnunet else ()
+    return (
+        Part("operators", ("--output", "HERE/operators.md")),
+        Part("training_step", ("--output", "HERE/training_step.md")),
+        Part("whole_scan", ("--folder", "FOLDER", "--runs", "3", *peer)),
+        Part("growth", ("--folder", "FOLDER")),
+    )
+
+
+def machine() -> str:
+    """Return the machine and the versions in words."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        names = re.findall(r"model name\s*: (.*)", cpuinfo.read_text(encoding="utf-8"))
+        model = names[0] if names else model
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in LIBRARIES)
+    return f"{model}, {os.cpu_count()} cores. Python {platform.python_version()}, {versions}."
+
+
+def join_pages(done: Sequence[tuple[Part, float]], described: str) -> str:
+    """Return one page of all, headings a level lower."""
+    lines = [
+        "# Benchmarks",
+        "",
+        f"Repeat with `make bench`. {described}",
+        "",
+        "| command | minutes | page |",
+        "| --- | --- | --- |",
+        *(
+            f"| `{part.command.replace('HERE', 'benchmarks')}` | {seconds / 60:.1f} "
+            f"| [{part.page.name}]({part.page.name}) |"
+            for part, seconds in done
+        ),
+        f"| together | {sum(seconds for _, seconds in done) / 60:.1f} | |",
+    ]
+    for part, _ in done:
+        page = part.page.read_text(encoding="utf-8").strip()
+        lines += ["", re.sub(r"^#", "##", page, flags=re.MULTILINE)]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
-    """Run all benchmarks and write their tables."""
-    operators = [sys.executable, str(HERE / "operators.py"), "--output", str(HERE / "operators.md")]
-    subprocess.run(operators, check=True)
-    text = (
-        "# Prediction of a simulated patient, by stage\n\n"
-        "Repeat with `make bench`. About 130 mm cubed, DICOM to report, "
-        f"{RUNS} patients after one that compiles. {platform.processor() or platform.machine()}, "
-        f"{torch.get_num_threads()} threads, Python {platform.python_version()}, "
-        f"torch {torch.__version__}.\n\n{measure_prediction()}\n"
-    )
-    (HERE / "prediction.md").write_text(text, encoding="utf-8")
+    """Run all parts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="for scans, kept; none takes a temporary one")
+    parser.add_argument("--nnunet", help="interpreter with nnU-Net v2, for the comparison")
+    options = parser.parse_args()
+    done = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        for part in parts(options.nnunet):
+            print(f"{part.script} ...", flush=True)
+            done.append((part, part.run(folder)))
+    (HERE / "results.md").write_text(join_pages(done, machine()), encoding="utf-8")
 
 
 if __name__ == "__main__":
