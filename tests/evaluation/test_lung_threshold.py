@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from evaluation_cases import case
 
 from osteomet.errors import ConfigError, InputError
 from osteomet.evaluation.cohort import Options, evaluate_predictions
-from osteomet.evaluation.lung_threshold import LungThreshold, read_lung_threshold
+from osteomet.evaluation.lung_threshold import LungThreshold, read_lung_threshold, youden_threshold
+from osteomet.evaluation.roc import ROC
 from osteomet.evaluation.tables import to_json
 from osteomet.findings import PrimaryTumour
 
@@ -30,6 +32,22 @@ def test_the_best_threshold_of_validation_patients(validation: Path) -> None:
     # 0.9 and 0.6 both have a Youden index of one half; the higher one is taken.
     assert threshold.value == 0.9
     assert "5 other patients" in threshold.source
+
+
+@pytest.mark.parametrize(
+    ("thresholds", "sensitivity", "expected"),
+    [
+        ([np.inf, 0.8, 0.3], [0.0, 1.0, 1.0], 0.8),
+        ([np.inf, 0.8, 0.3], [0.0, 0.0, 1.0], None),  # worse than chance: call no one
+        ([np.inf, 0.3], [np.nan, np.nan], None),  # patients of one kind
+    ],
+)
+def test_without_a_threshold_better_than_chance_there_is_none(
+    thresholds: list[float], sensitivity: list[float], expected: float | None
+) -> None:
+    specificity = np.linspace(1, 0, len(thresholds))
+    curve = ROC(np.array(thresholds), np.array(sensitivity), specificity)
+    assert youden_threshold(curve) == expected
 
 
 def test_it_is_used_and_said() -> None:

@@ -211,7 +211,10 @@ def test_calibration_keeps_threshold_and_second_stage(
     kept = load_weights(path)
     assert kept.config.inference.operating_threshold == pytest.approx(0.9, abs=1e-6)
     assert kept.primary_state is not None
-    assert kept.provenance["calibration"]["lesions"] == 6
+    told = kept.provenance["calibration"]
+    assert told["lesions"] == 6
+    # one patient of each kind: a fit to the other one has only one kind
+    assert (told["out_of_fold"]["patients"], told["out_of_fold"]["lung_threshold"]) == (0, None)
 
 
 def test_calibration_without_lesions_is_refused(

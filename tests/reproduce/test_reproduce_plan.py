@@ -1,15 +1,15 @@
 """What cannot be done is refused before anything is written."""
 
+import re
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
 
 from osteomet.config import Config
 from osteomet.errors import ConfigError, InputError
-from osteomet.evaluation.roc import ROC
 from osteomet.reproduce.plan import PAPER, SMALL, Plan, architectures, make_plan, open_folder
-from osteomet.reproduce.stages import threshold_of
+from osteomet.reproduce.stages import lung_threshold_of
 
 
 def cohort(folder: Path, patients: list[tuple[str, str]], mask: str = "m.nii.gz") -> Path:
@@ -101,18 +101,16 @@ def test_folder_of_another_plan_is_refused_and_more_architectures_are_not(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("thresholds", "sensitivity", "expected"),
+    ("calibration", "value", "source"),
     [
-        ([np.inf, 0.8, 0.3], [0.0, 1.0, 1.0], 0.8),
-        ([np.inf, 0.8, 0.3], [0.0, 0.0, 1.0], None),  # worse than chance: call no one
-        ([np.inf, 0.3], [np.nan, np.nan], None),  # patients of one kind
+        ({"out_of_fold": {"lung_threshold": 0.3, "patients": 7}}, 0.3, "of 7 validation patients"),
+        ({"out_of_fold": {"lung_threshold": None, "patients": 1}}, 0.5, "not chosen: the valid"),
+        ({"operating_threshold": 0.9}, 0.5, "not chosen: .* by an older osteomet"),
     ],
 )
 def test_threshold_is_the_validation_patients_or_says_that_it_is_not(
-    thresholds: list[float], sensitivity: list[float], expected: float | None
+    calibration: dict[str, Any], value: float, source: str
 ) -> None:
-    specificity = np.linspace(1, 0, len(thresholds))
-    curve = ROC(np.array(thresholds), np.array(sensitivity), specificity)
-    chosen = threshold_of(curve, 7)
-    assert chosen.value == (0.5 if expected is None else expected)
-    assert ("7 validation patients" in chosen.source) == (expected is not None)
+    chosen = lung_threshold_of({"command": "osteomet reproduce", "calibration": calibration})
+    assert chosen.value == value
+    assert re.search(source, chosen.source)

@@ -107,8 +107,8 @@ def calibrate(
             progress=lambda done, count: bar.update(task, completed=done, total=count),
         )
     told = dataclasses.asdict(result)
-    out_of_fold = told.pop("out_of_fold")
-    for name, value in (told | {f"out of fold, {key}": v for key, v in out_of_fold.items()}).items():
+    told |= {f"out of fold, {name}": value for name, value in told.pop("out_of_fold").items()}
+    for name, value in told.items():
         console.print(f"{name}: {'none' if value is None else format(value, '.4g')}")
 
 

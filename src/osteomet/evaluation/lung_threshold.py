@@ -5,12 +5,14 @@ an evaluation of other patients: validation data.
 """
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from osteomet.errors import InputError
+from osteomet.evaluation.roc import ROC
 
 KEY = "lung_threshold_for_others"
 
@@ -29,6 +31,16 @@ class LungThreshold:
 
 
 UNCHOSEN = LungThreshold()
+
+
+def youden_threshold(curve: ROC) -> float | None:
+    """Return the threshold with the largest Youden index.
+
+    None where there is none to choose: without a lung or another patient with a prediction, or
+    where no threshold is better than chance.
+    """
+    best, index = curve.youden()
+    return best if math.isfinite(best) and math.isfinite(index) else None
 
 
 def read_lung_threshold(evaluation: Path, patients: Iterable[str]) -> LungThreshold:

@@ -166,7 +166,7 @@ def _choose_penalty(bags: LesionBags, truth: Float[Tensor, " patients"], seed: i
     outright, so each kind has its own penalty: how far they can be trusted depends on the
     detector, and must be measured.
     """
-    folds = [_folds(truth, seed + draw) for draw in range(FOLD_DRAWS)]
+    folds = [deal_over_folds(truth, seed + draw) for draw in range(FOLD_DRAWS)]
     choices = list(itertools.product(EMBEDDING_PENALTIES, PENALTIES))
     losses = [_left_out_loss(bags, truth, folds, penalty) for penalty in choices]
     return choices[int(np.argmin(losses))]
@@ -192,8 +192,8 @@ def _left_out_loss(
     return total
 
 
-def _folds(truth: Float[Tensor, " patients"], seed: int) -> Int[Tensor, " patients"]:
-    """Deal the patients of each kind over the folds."""
+def deal_over_folds(truth: Float[Tensor, " patients"], seed: int) -> Int[Tensor, " patients"]:
+    """Deal the patients of each kind over ``FOLDS`` folds, as evenly as they go."""
     fold = torch.zeros(len(truth), dtype=torch.int64)
     generator = np.random.default_rng(seed)
     for kind in (0, 1):

@@ -1,11 +1,11 @@
 """One architecture, stage by stage; a stage that is done is noted and not done again."""
 
 import json
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -15,13 +15,12 @@ from osteomet.data.manifest import Cohort, read_cohort
 from osteomet.errors import InputError, ReportError
 from osteomet.evaluation.cohort import Options
 from osteomet.evaluation.lung_threshold import LungThreshold
-from osteomet.evaluation.roc import ROC
 from osteomet.inference.cohort import evaluate_cohort, predict_cohort
 from osteomet.inference.pipeline import Predictor
 from osteomet.reporting.evaluation_html import write_evaluation
 from osteomet.reporting.files import write_atomically
 from osteomet.reporting.reproduce_results import ArchitectureResult, read_side
-from osteomet.training.calibrate import calibrate
+from osteomet.training.calibrate import RECORD, calibrate
 from osteomet.training.run import train
 from osteomet.training.run_folder import RunFolder
 
@@ -140,10 +139,18 @@ def _train(work: Work) -> str:
 def _calibrate(work: Work) -> str:
     loaded = load_weights(RunFolder(work.folder / "run").weights)
     result = calibrate(loaded, _cohort(work).of_split("val"), work.weights, device=work.device)
+    told, checked = _told, result.out_of_fold
     return (
         f"operating threshold {result.operating_threshold:.4g}; second stage fitted on "
-        f"{result.primary_patients} patients"
+        f"{result.primary_patients} patients; of {checked.patients} scored by one fitted to "
+        f"others: AUC {told(checked.auc)}, Brier score {told(checked.brier)}, expected calibration "
+        f"error {told(checked.expected_calibration_error)}, calibration slope "
+        f"{told(checked.calibration_slope)}"
     )
+
+
+def _told(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.3g}"
 
 
 def _predict(work: Work) -> str:
@@ -162,8 +169,7 @@ def _predict(work: Work) -> str:
 def _evaluate(work: Work) -> str:
     """Evaluate training and test patients at the threshold that validation patients gave."""
     cohort = _cohort(work)
-    validation = evaluate_cohort(work.predictions, cohort.of_split("val"), resamples=0)
-    options = Options(threshold_of(validation.curves.roc, validation.patients))
+    options = Options(lung_threshold_of(load_weights(work.weights).provenance))
     for side in MEASURED:
         evaluation = evaluate_cohort(
             work.predictions, cohort.of_split(side), resamples=work.resamples, options=options
@@ -173,16 +179,24 @@ def _evaluate(work: Work) -> str:
     return f"called lung from p(lung) {options.lung_threshold.value:.4g}"
 
 
-def threshold_of(curve: ROC, patients: int) -> LungThreshold:
-    """Return the threshold with the largest Youden index of so many validation patients.
+def lung_threshold_of(provenance: Mapping[str, Any]) -> LungThreshold:
+    """Return the threshold that calibration chose, as the provenance of its weights tells.
 
-    Without a lung or another patient with a prediction among them, or where no threshold is
-    better than chance, there is none to choose, and its source says so.
+    Where it chose none, the source says why: too few validation patients of either primary, no
+    threshold better than chance, or weights from before thresholds were chosen out of fold.
     """
-    best, index = curve.youden()
-    if math.isfinite(best) and math.isfinite(index):
-        return LungThreshold(best, f"largest Youden index of {patients} validation patients")
-    return LungThreshold(source="not chosen: the validation patients told no threshold from chance")
+    checked = provenance.get(RECORD, {}).get("out_of_fold")
+    if checked is None:
+        return LungThreshold(source="not chosen: the weights were calibrated by an older osteomet")
+    if checked["lung_threshold"] is None:
+        return LungThreshold(
+            source="not chosen: the validation patients told no threshold from chance"
+        )
+    return LungThreshold(
+        checked["lung_threshold"],
+        f"largest Youden index of {checked['patients']} validation patients, each scored by a "
+        "second stage fitted to the others",
+    )
 
 
 STAGES: dict[str, Callable[[Work], str]] = {

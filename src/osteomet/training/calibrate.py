@@ -2,11 +2,14 @@
 
 Both need whole scans of patients that the detector was not trained on: a score means what it
 means on unseen scans, and embeddings of training patients have seen their label.
+
+From which p(lung) up a patient is called lung is chosen here too, on what second stages fitted
+without a patient say of that patient (``out_of_fold``).
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -22,8 +25,12 @@ from osteomet.inference.pipeline import Predictor
 from osteomet.io.scan import read_scan
 from osteomet.models.primary import LesionBags, PrimaryModel, fit_primary
 from osteomet.structures import Detections
+from osteomet.training.out_of_fold import OutOfFold, out_of_fold
 
 TARGET_FALSE_POSITIVES = 1.0
+
+RECORD = "calibration"
+"""Where the provenance of the weights keeps what was chosen."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,8 @@ class Calibration:
         false_positives: per calibration scan.
         primary_patients: patients with a reported lesion on which the second stage was fitted;
             0 where it could not be, since there were too few of one kind.
+        out_of_fold: the threshold of p(lung), and how good the second stage is on patients that
+            it was not fitted to.
     """
 
     operating_threshold: float
@@ -44,6 +53,7 @@ class Calibration:
     scans: int
     lesions: int
     primary_patients: int
+    out_of_fold: OutOfFold
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +93,17 @@ def calibrate(
         )
     threshold, sensitivity, reached = curve.at(false_positives)
     threshold = min(threshold, 1.0)
-    primary, patients = _fit_primary(scans, threshold)
-    result = Calibration(threshold, sensitivity, reached, len(scans), int(curve.lesions), patients)
+    primary, patients, checked = _fit_primary(scans, threshold)
+    result = Calibration(
+        threshold, sensitivity, reached, len(scans), int(curve.lesions), patients, checked
+    )
     save_weights(
         output,
         weights.model_state,
         None if primary is None else primary.state_dict(),
         weights.config.updated({"inference.operating_threshold": threshold}),
         weights.metrics,
-        {**weights.provenance, "calibration": result.__dict__},
+        {**weights.provenance, RECORD: asdict(result)},
         half=True,
     )
     return result
@@ -120,8 +132,15 @@ def _predict(
     return scans
 
 
-def _fit_primary(scans: Sequence[_Scan], threshold: float) -> tuple[PrimaryModel | None, int]:
-    """Fit the second stage on the lesions that will be reported, over all scans of a patient."""
+def _fit_primary(
+    scans: Sequence[_Scan], threshold: float
+) -> tuple[PrimaryModel | None, int, OutOfFold]:
+    """Fit the second stage on the lesions that will be reported, over all scans of a patient.
+
+    Returns:
+        The second stage fitted to all patients with a lesion, how many those are, and how good
+        it is on patients that it was not fitted to.
+    """
     lesions: dict[str, list[Detections]] = defaultdict(list)
     primaries: dict[str, PrimaryTumour] = {}
     for scan in scans:
@@ -130,10 +149,10 @@ def _fit_primary(scans: Sequence[_Scan], threshold: float) -> tuple[PrimaryModel
             lesions[scan.case.patient_id].append(reported)
             primaries[scan.case.patient_id] = scan.case.primary
     if not lesions:
-        return None, 0
+        return None, 0, OutOfFold()
     bags = LesionBags.from_detections([Detections.concatenate(parts) for parts in lesions.values()])
     is_lung = torch.tensor([primaries[name] is PrimaryTumour.LUNG for name in lesions])
     has_lesion = bags.scores.sum(dim=1) > 0
     if is_lung[has_lesion].unique().numel() < 2:
-        return None, 0
-    return fit_primary(bags, is_lung), int(has_lesion.sum())
+        return None, 0, OutOfFold()
+    return fit_primary(bags, is_lung), int(has_lesion.sum()), out_of_fold(bags, is_lung)
