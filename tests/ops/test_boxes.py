@@ -20,6 +20,8 @@ from osteomet.ops.boxes import (
 
 POINT = torch.tensor([[3.0, 3, 3, 3, 3, 3]])
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 def test_iou_equals_voxel_counting() -> None:
     a, b = whole_boxes(7, seed=0), whole_boxes(5, seed=1)
@@ -44,6 +46,11 @@ def test_pairs_are_the_diagonals() -> None:
     a, b = whole_boxes(6, seed=4), whole_boxes(6, seed=5)
     torch.testing.assert_close(paired_giou(a, b), box_giou(a, b).diagonal())
     torch.testing.assert_close(paired_iou(a, b), box_iou(a, b).diagonal())
+
+
+def test_iou_with_and_without_a_gradient_is_the_same() -> None:
+    a, b = float_boxes(150, 4, 20.0, 9.0), float_boxes(70, 5, 20.0, 9.0)
+    assert torch.equal(box_iou(a, b), box_iou(a.requires_grad_(), b).detach())
 
 
 def test_giou_pulls_boxes_together_that_do_not_touch() -> None:

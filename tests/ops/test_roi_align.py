@@ -52,9 +52,9 @@ def test_a_box_of_whole_voxels_is_a_slice() -> None:
 
 
 @pytest.mark.parametrize("ratio", [1, 2, 3])
-@pytest.mark.parametrize("shape", [(6, 7, 8), (1, 5, 1)])
-def test_pooling_equals_a_loop_over_samples(shape: tuple[int, int, int], ratio: int) -> None:
-    features = image(2, 3, *shape)
+@pytest.mark.parametrize("shape", [(3, 6, 7, 8), (6, 6, 7, 8), (3, 1, 5, 1)])
+def test_pooling_equals_a_loop_over_samples(shape: tuple[int, int, int, int], ratio: int) -> None:
+    features = image(2, *shape)
     boxes = float_boxes(5, 0, 6, 5) - 2  # some reach beyond the map on either side
     pooled = roi_align(features, boxes, INDEX, output_size=2, sampling_ratio=ratio)
     for i, box in enumerate(boxes.tolist()):

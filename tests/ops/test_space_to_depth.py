@@ -8,7 +8,13 @@ from torch import Tensor
 
 from osteomet.ops.space_to_depth import depth_to_space, space_to_depth
 
-CASES = [((2, 3, 4, 6, 8), 2), ((1, 1, 6, 3, 9), 3), ((3, 20, 5, 5, 5), 5), ((2, 33, 2, 4, 2), 1)]
+CASES = [
+    ((2, 3, 4, 6, 8), 2),
+    ((1, 1, 6, 3, 9), 3),
+    ((3, 20, 5, 5, 5), 5),
+    ((2, 33, 2, 4, 2), 1),
+    ((2, 1, 8, 4, 12), 4),
+]
 
 pytestmark = pytest.mark.usefixtures("path")
 

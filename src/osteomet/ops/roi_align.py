@@ -19,11 +19,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from osteomet.ops.acceleration import aligned_zeros, channels_last_array, run_blocks, uses_numba
-from osteomet.ops.roi_align_kernels import gather, scatter
+from osteomet.ops.roi_align_kernels import gather, gather_few, scatter
 
 Features = Float[Tensor, "batch channels depth height width"]
 Pooled = Float[Tensor, "n channels o o o"]
 
+FEW = 4
+"""Channels, up to which each sample is computed by itself."""
 SLABS = 16
 """Parts along z into which a gradient is cut to be summed in parallel."""
 
@@ -126,10 +128,11 @@ class _RoIAlign(torch.autograd.Function):
         shape = (len(boxes), *(output_size,) * 3, features[0].shape[1])
         pooled = aligned_zeros(shape)
         arrays = boxes.numpy(), batch_index.numpy(), sampling_ratio
+        pool = gather_few if shape[-1] <= FEW else gather
         for level, chosen in zip(features, rois, strict=True):
             if len(chosen):
                 array = channels_last_array(level)
-                run_blocks(gather, len(chosen), chosen.numpy(), array, *arrays, pooled)
+                run_blocks(pool, len(chosen), chosen.numpy(), array, *arrays, pooled)
         return torch.from_numpy(pooled).movedim(-1, 1)
 
     @staticmethod

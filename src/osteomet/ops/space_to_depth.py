@@ -1,7 +1,8 @@
 """Cubes of voxels into channels and back: how strides of a network move data.
 
-torch copies such a permutation one number at a time; on a CPU the loops here take a cube at a
-time, from memory to memory that both hold the channels of a cell side by side.
+torch copies such a permutation one number at a time; on a CPU the loops here take a run of
+channels or, where there is one channel, of voxels at a time. Both sides hold the channels of a
+cell side by side in memory.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,10 @@ Features = Float[Tensor, "batch channels z y x"]
 
 LANES = 16
 """Channels that are copied side by side, so that their targets stay in the nearest cache."""
+LARGEST = 4
+"""Side of a cube from which torch gathers as fast: its numbers lie too far apart for either."""
+LINE = 4
+"""Voxels of one channel that are copied at once: the stride of stem and segmentation."""
 SMALL = 200_000
 """Values below which to wake a second thread takes longer than the work."""
 
@@ -81,6 +86,8 @@ class _DepthToSpace(torch.autograd.Function):
 
 
 def _gather(x: Tensor, factor: int) -> Tensor:
+    if factor > LARGEST:
+        return _gather_by_torch(x, factor)
     b, c, z, y, w = x.shape
     cubes = torch.empty(b, z // factor, y // factor, w // factor, c * factor**3)
     _run(_copy_in, channels_last_array(x), cubes.numpy(), factor)
@@ -95,6 +102,8 @@ def _scatter(x: Tensor, factor: int) -> Tensor:
 
 
 def _run(copy: Callable[..., None], voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    if voxels.shape[-1] == 1 and factor == LINE:
+        copy, voxels = _LINES[copy], voxels[..., 0]
     tasks = cubes.shape[0] * cubes.shape[1]
     run_blocks(copy, tasks, voxels, cubes, factor, max_threads=1 if cubes.size < SMALL else None)
 
@@ -148,3 +157,33 @@ def _copy_out(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> 
                             for c in range(first, last):
                                 voxels[b, dz, dy, dx, c] = cube[c * factor**3 + place]
                             place += 1
+
+
+@compile_kernel
+def _copy_lines_in(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    """Fill one layer of cubes of ``LINE`` a side from ``(b, z, y, x)``."""
+    b, z = task // cubes.shape[1], task % cubes.shape[1]
+    for y in range(cubes.shape[2]):
+        for dz in range(factor):
+            for dy in range(factor):
+                line, place = voxels[b, z * factor + dz, y * factor + dy], (dz * factor + dy) * LINE
+                for x in range(cubes.shape[3]):
+                    for dx in range(LINE):
+                        cubes[b, z, y, x, place + dx] = line[x * LINE + dx]
+
+
+@compile_kernel
+def _copy_lines_out(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    """Do the reverse."""
+    b, z = task // cubes.shape[1], task % cubes.shape[1]
+    for y in range(cubes.shape[2]):
+        for dz in range(factor):
+            for dy in range(factor):
+                line, place = voxels[b, z * factor + dz, y * factor + dy], (dz * factor + dy) * LINE
+                for x in range(cubes.shape[3]):
+                    for dx in range(LINE):
+                        line[x * LINE + dx] = cubes[b, z, y, x, place + dx]
+
+
+_LINES = {_copy_in: _copy_lines_in, _copy_out: _copy_lines_out}
+"""What copies lines in place of runs of channels."""

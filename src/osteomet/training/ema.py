@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class ExponentialMovingAverage:
@@ -23,10 +24,10 @@ class ExponentialMovingAverage:
     def update(self, model: nn.Module) -> None:
         """Move the average towards ``model``; buffers are taken as they are."""
         self.updates += 1
-        share = 1 - self.current_decay()
         trained = dict(model.named_parameters())
-        for name, average in self.model.named_parameters():
-            average.lerp_(trained[name], share)
+        names, averages = zip(*self.model.named_parameters(), strict=True)
+        move = get_ema_multi_avg_fn(self.current_decay())  # all parameters in one call
+        move(averages, [trained[name] for name in names], None)
         buffers = dict(model.named_buffers())
         for name, buffer in self.model.named_buffers():
             buffer.copy_(buffers[name])

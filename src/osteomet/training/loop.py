@@ -199,8 +199,8 @@ class Trainer:
         self.fabric.backward(loss)
         norm = self._update()
         self.progress.step += 1
-        terms = {name: self._mean(value) for name, value in losses.items()}
-        return {"loss": self._mean(loss), **terms, "gradient_norm": norm, "learning_rate": rate}
+        told = dict(zip(("loss", *losses), self._means([loss, *losses.values()]), strict=True))
+        return {**told, "gradient_norm": norm, "learning_rate": rate}
 
     def _update(self) -> float:
         """Clip the gradient and follow it, unless it is not finite; return its norm."""
@@ -330,18 +330,21 @@ class Trainer:
     def _seconds(self) -> float:
         return self._spent_before + time.perf_counter() - self.started
 
-    def _mean(self, value: Tensor) -> float:
-        """Return the mean over all processes."""
-        reduced = self.fabric.all_reduce(value.detach())
-        return float(cast("Tensor", reduced))
+    def _means(self, values: Sequence[Tensor]) -> list[float]:
+        """Return the mean of each number over all processes, for which a GPU is waited for once."""
+        reduced = self.fabric.all_reduce(torch.stack(list(values)).detach())
+        means: list[float] = cast("Tensor", reduced).tolist()
+        return means
 
     def _any(self, here: bool) -> bool:
         """Return whether it holds in any process."""
         if self.fabric.world_size == 1:
             return here
-        return self._mean(torch.tensor(float(here), device=self.fabric.device)) > 0
+        return self._means([torch.tensor(float(here), device=self.fabric.device)])[0] > 0
 
     def _check_finite(self, losses: Mapping[str, Tensor], step: int) -> None:
+        if torch.isfinite(torch.stack(list(losses.values()))).all():
+            return
         for name, value in losses.items():
             if not torch.isfinite(value):
                 raise TrainingError(
