@@ -9,12 +9,12 @@ import pytest
 from data_sets import LESION, OTHER, SHAPE, label_map, put, scan, table
 from typer.testing import CliRunner
 
-from osteomet.cli import app
+from osteomet.cli.app import build_app
 from osteomet.data.annotations import instances_on_scan
 from osteomet.data.exports import export_cohort
 from osteomet.data.importing import import_cohort
 from osteomet.data.manifest import read_cohort
-from osteomet.errors import ConfigError, InputError
+from osteomet.errors import ConfigError, InputError, ReportError
 from osteomet.io.scan import read_scan
 from osteomet.io.volumes import read_labels
 
@@ -153,13 +153,57 @@ def test_what_cannot_be_exported(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"none of its 1 scans can be exported; the first: p3: .*boxes"
     ):
-        export_cohort("nnunet", path, tmp_path / "x")
-    assert not (tmp_path / "x" / "dataset.json").exists()
+        export_cohort("nnunet", path, tmp_path / "Dataset502_X")
+    assert [one.name for one in tmp_path.iterdir()] == ["c"]
+
+
+@pytest.mark.parametrize(
+    ("layout", "name", "example"),
+    [
+        ("nnunet", "bone", "Dataset501_Bone"),
+        ("nnunet", "Dataset5_Bone", "Dataset501_Bone"),
+        ("nndetection", "Dataset501_Bone", "Task501_Bone"),
+        ("nndetection", "Task501_Bone.v2", "Task501_Bone"),
+    ],
+)
+def test_folders_that_would_not_be_found(
+    tmp_path: Path, layout: str, name: str, example: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: nn.* expected one like {example}"):
+        export_cohort(layout, cohort(tmp_path / "c"), tmp_path / name)
+
+
+def test_an_earlier_export_is_not_mixed_with_a_new_one(tmp_path: Path) -> None:
+    path, folder = cohort(tmp_path / "c"), tmp_path / "bone"
+    folder.mkdir()
+    export_cohort("monai", path, folder)
+    before = sorted(folder.rglob("*"))
+    with pytest.raises(ReportError, match="bone: holds something already; expected a new or empty"):
+        export_cohort("monai", path, folder)
+    assert sorted(folder.rglob("*")) == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["bone", "c"]
+
+
+def test_names_that_other_programs_misread(tmp_path: Path) -> None:
+    path = cohort(tmp_path / "c")
+    header, *rows = path.read_text(encoding="utf-8").splitlines()
+    names = ("1.2.840.7", "1_2.840.7", "left_seg", "plain")
+    table(path, f"scan_id,{header}", *(",".join(one) for one in zip(names, rows, strict=True)))
+    result = export_cohort("monai", path, tmp_path / "bone")
+    assert result.cases == ("1_2_840_7", "1_2_840_7-2", "left_seg-1", "plain")
+    with (tmp_path / "bone" / "cases.csv").open(encoding="utf-8") as file:
+        assert tuple(row["source_scan"] for row in csv.DictReader(file)) == names
 
 
 def test_the_command_line(tmp_path: Path) -> None:
-    arguments = ["export", "nnunet", str(cohort(tmp_path / "c")), "-o", str(tmp_path / "x")]
-    result = CliRunner().invoke(app, arguments)
+    arguments = [
+        "export",
+        "nnunet",
+        str(cohort(tmp_path / "c")),
+        "-o",
+        str(tmp_path / "Dataset501_X"),
+    ]
+    result = CliRunner().invoke(build_app(), arguments)
     assert result.exit_code == 0, result.output
     assert "3 scans in" in result.output
     assert "skipped: p3" in result.output
