@@ -10,8 +10,10 @@ from osteomet.config import InferenceConfig
 from osteomet.inference.merge import (
     CONTAINED_SHARE,
     _distinct,
+    _meets,
     _pairs_of_same_lesion,
     _same_lesion,
+    _Stack,
     merge_detections,
 )
 from osteomet.inference.tiles import BoneRegion, plan_tiles
@@ -198,6 +200,21 @@ def test_pairs_found_tile_by_tile_are_those_of_all_against_all() -> None:
     pairs = _pairs_of_same_lesion(boxes, views, first, second)
     assert len(pairs) > 5
     assert sorted(pairs.tolist()) == sorted(expected.tolist())
+
+
+def test_boxes_near_a_tile_are_those_of_comparing_all() -> None:
+    rng = np.random.default_rng(2)
+    low = rng.uniform(0, 100, (300, 3))
+    # Whole numbers too, so that some boxes end just where a tile begins.
+    low[::2] = low[::2].round()
+    boxes = torch.from_numpy(np.concatenate([low, low + rng.integers(1, 20, (300, 3))], 1)).float()
+    stacked = _Stack.of(boxes)
+    for z in range(0, 100, 10):
+        tile = torch.tensor([z, 10, 20, z + 20, 90, 80]).float()
+        expected = _meets(boxes, tile).nonzero()[:, 0].tolist()
+        assert len(expected) > 5
+        assert stacked.near(tile).tolist() == expected
+    assert _Stack.of(boxes[:0]).near(boxes[0]).tolist() == []
 
 
 @pytest.mark.parametrize("most", [1, 7, 200])

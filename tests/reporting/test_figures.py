@@ -21,6 +21,7 @@ from osteomet.reporting.figures import (
     draw,
     edge_letters,
     outline,
+    outlines,
     project,
     scale_bar_mm,
     take_slice,
@@ -122,6 +123,15 @@ def test_outline_is_closed_at_the_scan_s_border_and_has_holes() -> None:
     assert outline(full, frame).count("M") == 1
     full[4:6, 4:6] = False
     assert outline(full, frame).count("M") == 2
+
+
+def test_outlines_of_a_label_and_of_the_others_are_those_of_their_masks() -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (30, 40)).astype(np.int16)
+    frame = Frame.square((12.0, 35.0), (1.0, 1.5), 25.0, 100)
+    own, others = outlines(labels, frame, 2)
+    assert own == outline(labels == 2, frame) != ""
+    assert others == outline((labels > 0) & (labels != 2), frame) != ""
+    assert outlines(labels, frame, 9) == ("", outline(labels > 0, frame))
 
 
 def test_outline_and_picture_agree() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Integer
 
 from osteomet.errors import InputError, ReportError
 from osteomet.findings import Findings
@@ -34,7 +34,7 @@ class KeptLesions:
     findings: Findings
     reported: Detections
     places: Int[np.ndarray, " k"]
-    labels: Int[np.ndarray, " k"]
+    labels: Integer[np.ndarray, " k"]
 
     def labels_on(self, scan: Volume) -> Volume:
         """Return the label map on the grid of the scan."""

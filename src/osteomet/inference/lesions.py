@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Integer, Num
 from scipy import ndimage
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
@@ -75,7 +75,7 @@ class MeasuredLesions:
 
     candidates: tuple[Candidate, ...]
     lesions: tuple[Lesion, ...]
-    labels: Int[np.ndarray, "z y x"]
+    labels: Integer[np.ndarray, "z y x"]
     warnings: tuple[str, ...]
 
 
@@ -120,7 +120,7 @@ def measure_lesions(
                 f"candidate {index} lies within lesions that are surer of its voxels; it is not "
                 "listed as a lesion of its own"
             )
-    labels = np.zeros(scan.shape, np.int8 if len(kept) < 128 else np.int16)
+    labels = np.zeros(scan.shape, np.uint8 if len(kept) < 256 else np.int16)
     lesions = []
     for label, (index, one) in enumerate(sorted(kept.items()), start=1):
         labels[one.window][one.mask] = label

@@ -124,7 +124,7 @@ def write_labels(path: Path, labels: Volume) -> None:
     voxels = labels.voxels
     low, high = int(voxels.min(initial=0)), int(voxels.max(initial=0))
     kind = next(k for k in LABEL_TYPES if np.iinfo(k).min <= low and high <= np.iinfo(k).max)
-    write_volume(path, labels.with_voxels(voxels.astype(kind)))
+    write_volume(path, labels.with_voxels(voxels.astype(kind, copy=False)))
 
 
 def write_volume(path: Path, volume: Volume) -> None:

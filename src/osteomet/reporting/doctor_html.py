@@ -182,6 +182,7 @@ def _picture(finding: Finding, scan_id: str, views: ScanViews) -> Shown | None:
 def _lesion(view: View, label: int, scan_id: str) -> Shown:
     labels = np.zeros(view.values.shape, np.int16) if view.labels is None else view.labels
     frame = _frame(view, LESION_PX)
+    outline, others = figures.outlines(labels, frame, label)
     return Shown(
         caption=f"{scan_id}, lesion {label}",
         alt=f"Axial CT through lesion {label} of {scan_id}, bone window, outlined.",
@@ -190,8 +191,8 @@ def _lesion(view: View, label: int, scan_id: str) -> Shown:
         height=frame.height_px,
         bar_mm=_bar_mm(frame),
         bar_px=_bar_mm(frame) / frame.mm_per_px,
-        outline=figures.outline(labels == label, frame),
-        others=figures.outline((labels > 0) & (labels != label), frame),
+        outline=outline,
+        others=others,
     )
 
 

@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 from contourpy import contour_generator
-from jaxtyping import Bool, Float, Num
+from jaxtyping import Bool, Float, Integer, Num
 from PIL import Image
 
 from osteomet.volume import Volume
@@ -160,11 +160,31 @@ def outline(mask: Bool[np.ndarray, "rows columns"], frame: Frame) -> str:
     Lines run halfway between the centres of voxels inside and outside.
     """
     first, cut = _padded_cut(mask, frame, 0.0)
-    if not cut.any():
+    return _outline(cut > 0, first, frame)
+
+
+def outlines(
+    labels: Integer[np.ndarray, "rows columns"], frame: Frame, label: int
+) -> tuple[str, str]:
+    """Return the outline of one label and those of all other labels, as ``outline`` does.
+
+    Labels are compared only within the frame: a slice of a long scan is much larger, and there
+    is one for each plane of each lesion.
+    """
+    first, cut = _padded_cut(labels, frame, 0.0)
+    own = cut == label
+    return _outline(own, first, frame), _outline((cut > 0) & ~own, first, frame)
+
+
+def _outline(
+    mask: Bool[np.ndarray, "cut_rows cut_columns"], first: tuple[int, int], frame: Frame
+) -> str:
+    if not mask.any():
         return ""
     # One ring of background closes outlines that would run along the cut's border.
+    lines = contour_generator(z=np.pad(mask, 1).astype(np.float32)).lines(0.5)
     parts = []
-    for line in cast("list[np.ndarray]", contour_generator(z=np.pad(cut, 1)).lines(0.5)):
+    for line in cast("list[np.ndarray]", lines):
         points = [
             frame.to_px((row + first[0] - 0.5, column + first[1] - 0.5)) for column, row in line
         ]

@@ -225,7 +225,7 @@ def _picture(
     frame = Frame.square(
         plane.place(centre, upright.shape), plane.spacing(upright), side_mm, CROP_PX
     )
-    outline = figures.outline(shown == lesion.label, frame)
+    outline, others = figures.outlines(shown, frame, lesion.label)
     corners = [frame.to_px(plane.place(corner, upright.shape)) for corner in (box[:3], box[3:])]
     (x1, x2), (y1, y2) = (sorted(values) for values in zip(*corners, strict=True))
     point = centre.copy()
@@ -245,7 +245,7 @@ def _picture(
         bar_mm=bar_mm,
         bar_px=bar_mm / frame.mm_per_px,
         outline=outline,
-        others=figures.outline((shown > 0) & (shown != lesion.label), frame),
+        others=others,
         box=None if outline else (x1, y1, x2 - x1, y2 - y1),
     )
 
