@@ -1,9 +1,10 @@
-"""What the scanner alone tells of the primary: `python benchmarks/confounding.py`.
+"""What the scanner alone tells of the primary: `python benchmarks/confounding.py COHORT`.
 
 Two simulated centres scan differently and have different shares of lung cancer. A classifier
 on voxel spacing, noise and HU, measured in the images, must not tell the primary within a
 centre; pooled, it may tell the centre, and so as much of the primary as the shares of lung
-cancer give away. Writes `confounding.md`.
+cancer give away. COHORT is a `cohort.csv` that `osteomet simulate --centre-a 106 --centre-b 265`
+wrote. Writes `confounding.md`.
 """
 
 import argparse
@@ -24,14 +25,16 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from osteomet.data.histogram import measure_hu
-from osteomet.simulate import SimulationConfig, simulate_patient
+from osteomet.data.manifest import read_cohort
+from osteomet.findings import PrimaryTumour
+from osteomet.io.scan import read_scan
+from osteomet.simulate import SimulationConfig
 from osteomet.simulate.ceiling import centre_auc
 from osteomet.simulate.enrolment import Enrolment, enrol_centres
 from osteomet.simulate.patient import random_streams
 from osteomet.simulate.scanner import draw_protocol
 
 PAPER = {"A": 106, "B": 265}
-FIELD_MM = (60.0, 66.0)
 REPEATS, FOLDS, RESAMPLES = 5, 5, 2000
 MANY = 60
 """Times the paper's cohort, for protocols that are drawn without images."""
@@ -49,14 +52,20 @@ class Row:
     high: float
 
 
-def measured(who: Enrolment) -> list[float]:
-    """Return spacing, noise and the HU of fat and soft tissue of one simulated scan."""
-    config = SimulationConfig(field_mm=FIELD_MM)
-    patient = simulate_patient(who.seed, config, centre=who.centre, is_lung=who.is_lung)
-    hu = measure_hu(patient.volume.voxels)
+@dataclass(frozen=True)
+class Patient:
+    """What the classifiers are to tell, and where."""
+
+    centre: str
+    is_lung: bool
+
+
+def measured(image: Path) -> list[float]:
+    """Return spacing, noise and the HU of fat and soft tissue of a scan."""
+    volume = read_scan(image).volume
+    hu = measure_hu(volume.voxels)
     values = (
-        *patient.volume.spacing_zyx_mm[:2], hu.noise_hu, hu.noise_grain, hu.fat_hu,
-        hu.soft_tissue_hu,
+        *volume.spacing_zyx_mm[:2], hu.noise_hu, hu.noise_grain, hu.fat_hu, hu.soft_tissue_hu,
     )  # fmt: skip
     return [float("nan") if value is None else float(value) for value in values]
 
@@ -81,10 +90,10 @@ def classifiers() -> dict[str, Callable[[], ClassifierMixin]]:
 
 
 def evaluate(
-    source: str, patients: Sequence[Enrolment], values: np.ndarray, repeats: int
+    source: str, patients: Sequence[Patient], values: np.ndarray, repeats: int
 ) -> list[Row]:
     """Return the AUC of each classifier within each centre and pooled, with intervals."""
-    lung = np.array([bool(one.is_lung) for one in patients])
+    lung = np.array([one.is_lung for one in patients])
     centre = np.array([one.centre for one in patients])
     rows = []
     for name, make in classifiers().items():
@@ -130,7 +139,9 @@ def table(rows: Sequence[Row], expected: float) -> str:
     """Return the page."""
     lines = [
         "# What the scanner alone tells of the primary", "",
-        "From `python benchmarks/confounding.py`. Simulated patients of two centres, as many and "
+        "From `osteomet simulate -o COHORT --centre-a 106 --centre-b 265 --field standard` and "
+        "`python benchmarks/confounding.py COHORT/cohort.csv`. Simulated patients of two centres, "
+        "as many and "
         "with as much lung cancer as in the paper. Pooled, the shares of lung cancer alone give "
         f"{expected:.3f}.", "",
         "| from | patients | classifier | AUC | 95 % interval |", "| --- | --- | --- | --- | --- |",
@@ -146,15 +157,18 @@ def table(rows: Sequence[Row], expected: float) -> str:
 def main() -> None:
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=21)
+    parser.add_argument("cohort", type=Path)
+    parser.add_argument("--seed", type=int, default=22)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
-    patients = enrol_centres(PAPER, options.seed)
+    cases = read_cohort(options.cohort).cases
+    patients = [Patient(one.centre or "", one.primary is PrimaryTumour.LUNG) for one in cases]
     with get_context("spawn").Pool(options.workers) as pool:
-        images = np.array(pool.map(measured, patients, chunksize=8))
+        images = np.array(pool.map(measured, [one.image for one in cases], chunksize=8))
     rows = evaluate("images", patients, images, REPEATS)
-    crowd = enrol_centres({name: MANY * count for name, count in PAPER.items()}, options.seed + 1)
-    rows += evaluate("protocols", crowd, np.array([drawn(one) for one in crowd]), 1)
+    crowd = enrol_centres({name: MANY * count for name, count in PAPER.items()}, options.seed)
+    drawn_patients = [Patient(one.centre or "", bool(one.is_lung)) for one in crowd]
+    rows += evaluate("protocols", drawn_patients, np.array([drawn(one) for one in crowd]), 1)
     expected = centre_auc({"A": 56, "B": 89}, {"A": 50, "B": 176})
     page = Path(__file__).with_name("confounding.md")
     page.write_text(table(rows, expected), encoding="utf-8")
