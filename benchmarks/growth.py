@@ -336,7 +336,8 @@ def page(sizes: list[Case], lesions: list[Case]) -> str:
             "",
             *lesion_tables(lesions),
             f"What one more lesion costs (in `write`, one beyond the {PICTURED} that have "
-            "pictures; the first merge also loads compiled code):",
+            "pictures; the first merge also loads compiled code; the label map takes one byte a "
+            "voxel up to 255 lesions and two beyond, whatever their number):",
             "",
             *lesion_text(lesions),
             "",
