@@ -28,6 +28,7 @@ from osteomet.config import Config
 from osteomet.data.manifest import Case, read_cohort
 from osteomet.data.prepare import STORE_FOLDER
 from osteomet.data.store import build_store
+from osteomet.errors import OsteometError
 from osteomet.evaluation.cohort import Evaluation
 from osteomet.evaluation.statistics import percentile_interval, resample_families
 from osteomet.inference.cohort import evaluate_cohort
@@ -50,7 +51,7 @@ PAPER_TERMS = ("rpn_objectness", "rpn_box", "classes", "box", "mask")
 TEXT = """\
 # What each departure of the default from the paper gains
 
-Repeat with `python benchmarks/ablation.py FOLDER --workers 2`; it goes on where it was. Each variant is the default with one
+Repeat with `python benchmarks/ablation.py FOLDER --workers 2`. Each variant is the default with one
 group of settings turned back to those of [configs/paper.toml](../configs/paper.toml); the last two
 turn back all, and all but the optimiser. Trained on {training} simulated patients of small fields
 for {patches} patches of 48 voxels of 1.5 mm a side ({steps} steps of {batch}, or half as many of
@@ -131,9 +132,7 @@ def do(job: Job) -> str:
     """
     torch.set_num_threads(1)
     config = job.variant.config(job.steps)
-    if job.result.is_file():
-        if json.loads(job.result.read_text())["settings"] != config.sha256():
-            raise RuntimeError(f"{job.home}: was made with other settings; remove it")
+    if is_kept(job, config):
         return "kept"
     began = time.process_time()
     run = RunFolder(job.home / "run")
@@ -152,9 +151,13 @@ def do(job: Job) -> str:
 
 
 def predict_with_weights_of(job: Job, default: Job) -> str:
-    """Predict with the default's weights and a variant's settings, since those need no training."""
+    """Predict with the default's weights and a variant's settings, since those need no training.
+
+    Raises:
+        RuntimeError: it was made with other settings.
+    """
     config = job.variant.config(job.steps)
-    if not job.result.is_file():
+    if not is_kept(job, config):
         began = time.process_time()
         loaded = load_weights(RunFolder(default.home / "run").last_weights)
         changed = loaded.config.updated(dict(job.variant.changed))
@@ -172,6 +175,19 @@ def predict(job: Job, predictor: Predictor) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             findings = predictor.predict(case.image, scan_id=case.scan_id).findings
             write_atomically(path, findings.to_json().encode())
+
+
+def is_kept(job: Job, config: Config) -> bool:
+    """Say whether a variant is done.
+
+    Raises:
+        RuntimeError: it is, with other settings.
+    """
+    if not job.result.is_file():
+        return False
+    if json.loads(job.result.read_text())["settings"] != config.sha256():
+        raise RuntimeError(f"{job.home}: was made with other settings; remove it")
+    return True
 
 
 def keep(
@@ -211,10 +227,14 @@ def do_all(jobs: Sequence[Job], workers: int) -> list[str]:
             raise
     others = [job for job in jobs if job.variant.name == NOT_TRAINED]
     for done, job in enumerate(others, len(trained) + 1):
-        if jobs[0].result.is_file():
-            say(done, job.variant.name, predict_with_weights_of(job, jobs[0]))
-        else:
-            failed.append(job.variant.name)
+        name = job.variant.name
+        try:
+            if jobs[0].variant.name in failed:
+                raise RuntimeError("the default, whose weights it takes, is not done")
+            say(done, name, predict_with_weights_of(job, jobs[0]))
+        except (OsteometError, RuntimeError) as error:
+            failed.append(name)
+            say(done, name, f"failed: {error}")
     return failed
 
 
@@ -255,13 +275,12 @@ def number(value: float, low_high: tuple[float, float] | None, sign: str = "") -
 
 
 def tables(jobs: Sequence[Job]) -> str:
-    """Return the tables of the variants that are done; the first is the one to compare with."""
-    done = [job for job in jobs if job.result.is_file()]
-    found = {job.variant.name: measure(job) for job in done}
+    """Return the tables; the first variant is the default."""
+    found = {job.variant.name: measure(job) for job in jobs}
     default = found["default"]
     head = ["variant", *(text for name in FIGURES for text in (name, "less the default"))]
     rows, costs = [head, ["---"] * len(head)], []
-    for job in done:
+    for job in jobs:
         name, ours = job.variant.name, found[job.variant.name]
         row = [name]
         for figure in FIGURES:
@@ -333,6 +352,7 @@ def main() -> None:
     """Measure, and write the page beside this file."""
     for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):  # read by the workers when they start
         os.environ[name] = "1"
+    torch.set_num_threads(1)
     options = parse()
     chosen = variants()
     if options.only is not None:
@@ -341,9 +361,10 @@ def main() -> None:
     cohort, backbone = prepare(options.folder, (options.train, options.held_out), options.workers)
     jobs = [Job(one, options.folder, cohort, backbone, options.steps) for one in chosen]
     failed = do_all(jobs, options.workers)
-    if jobs[0].result.is_file():
+    done = [job for job in jobs if job.variant.name not in failed]
+    if jobs[0] in done:
         print("evaluating", flush=True)
-        options.output.write_text(page(options, jobs), encoding="utf-8")
+        options.output.write_text(page(options, done), encoding="utf-8")
         print(f"wrote {options.output}", flush=True)
     if failed:
         sys.exit(f"not done: {', '.join(failed)}; the same command tries them again")
