@@ -57,6 +57,7 @@ Read the files in the order of the data flow; each line is one step::
     data/adapters/dicom_drawings.py   CT series with DICOM SEG or RTSTRUCT
     data/adapters/nnunet.py           nnU-Net and Medical Segmentation Decathlon
     data/adapters/nndetection.py      nnDetection
+    data/adapters/monai.py            MONAI's datalists for detection
     data/adapters/blds.py             BLDS: boxes alone
     data/adapters/uls23.py            ULS23: one lesion a crop
     data/adapters/spine_mets.py       Spine-Mets-CT-SEG: vertebrae that have lesions

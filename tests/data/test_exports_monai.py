@@ -29,9 +29,11 @@ from monai.transforms import (
 )
 from scipy import ndimage
 
-from osteomet.data.annotations import instances_on_scan
+from osteomet.data.annotations import instances_on_scan, read_boxes_mm
 from osteomet.data.exports import export_cohort
+from osteomet.data.importing import import_cohort
 from osteomet.data.manifest import Case, read_cohort
+from osteomet.errors import InputError
 from osteomet.findings import PrimaryTumour
 from osteomet.io.scan import read_scan
 
@@ -63,13 +65,19 @@ PLACE_BOXES = (
 
 
 @pytest.fixture(scope="module")
-def scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Case, dict[str, Any]]]:
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulated(tmp_path_factory.mktemp("cohort"))
+
+
+@pytest.fixture(scope="module")
+def scans(
+    cohort: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, tuple[Case, dict[str, Any]]]:
     """Return the cohort's case and MONAI's entry by patient."""
     folder = tmp_path_factory.mktemp("monai")
-    path = simulated(folder / "cohort")
-    result = export_cohort("monai", path, folder / "bone", by_primary=True)
+    result = export_cohort("monai", cohort, folder / "bone", by_primary=True)
     assert result.skipped == ()
-    cases = read_cohort(path).cases
+    cases = read_cohort(cohort).cases
     found = {}
     for side, key in KEYS.items():
         entries = load_decathlon_datalist(folder / "bone" / "datalist.json", data_list_key=key)
@@ -161,6 +169,57 @@ def test_training_crops_of_the_detection_tutorial(
             assert set(patch["label"].tolist()) <= {CLASSES[case.primary]}
             lesions += len(patch["box"])
     assert lesions > 5
+
+
+@pytest.mark.parametrize("by_primary", [True, False])
+def test_back_to_a_cohort(cohort: Path, tmp_path: Path, by_primary: bool) -> None:
+    folder = tmp_path / "bone"
+    export_cohort("monai", cohort, folder, by_primary=by_primary)
+    if by_primary:  # as in lists that others make
+        content = json.loads((folder / "datalist.json").read_text(encoding="utf-8"))
+        for entry in (entry for key in KEYS.values() for entry in content[key] if entry["label"]):
+            del entry["primary"]
+        (folder / "datalist.json").write_text(json.dumps(content), encoding="utf-8")
+    back = import_cohort("monai", folder, tmp_path / "back", patients=folder / "cases.csv")
+    kept = {case.scan_id: case for case in read_cohort(cohort).cases}
+    assert sorted(case.scan_id for case in back.cases) == sorted(kept)
+    for case in back.cases:
+        old = kept[case.scan_id]
+        for name in ("patient_id", "primary", "centre", "split", "sex"):
+            assert getattr(case, name) == getattr(old, name), name
+        assert case.age == pytest.approx(old.age)
+        new, volume = read_scan(case.image).volume, read_scan(old.image).volume
+        np.testing.assert_array_equal(new.voxels, volume.voxels)
+        np.testing.assert_allclose(new.affine, volume.affine, atol=1e-4)
+        found, wanted = instances_on_scan(case, new)[0], instances_on_scan(old, volume)[0]
+        np.testing.assert_array_equal(found, wanted)
+
+
+def test_a_list_of_boxes_that_others_made(tmp_path: Path) -> None:
+    for name in "abc":
+        put(tmp_path / "list" / f"{name}.nii.gz", scan())
+    content = {
+        "training": [
+            {"image": "a.nii.gz", "box": [[1.0, 30, -290, 6, 5, 7.5]], "label": [0]},
+            {"image": "b.nii.gz", "box": [], "label": []},
+            {"image": "gone.nii.gz", "box": [], "label": []},
+        ],
+        "validation": [{"image": "c.nii.gz", "box": [[1.0, 30, -290]], "label": [0]}],
+        "test": ["b.nii.gz"],
+    }
+    (tmp_path / "list" / "dataset_fold0.json").write_text(json.dumps(content), encoding="utf-8")
+    result = import_cohort("monai", tmp_path / "list", tmp_path / "back")
+    assert [(case.scan_id, case.split) for case in result.cases] == [("a", "train"), ("b", "train")]
+    boxes = [read_boxes_mm(case.boxes, case.image) for case in result.cases if case.boxes]
+    np.testing.assert_allclose(boxes[0], [[-2, 27.5, -293.75, 4, 32.5, -286.25]])
+    assert boxes[1].shape == (0, 6)
+    reasons = {note.scan: note.note for note in result.notes}
+    assert "there is no such file" in reasons["gone"]
+    assert "expected lists of six numbers" in reasons["c"]
+    assert "neither box nor mask" in reasons["b"]
+    (tmp_path / "list" / "another.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(InputError, match=r"has 2 JSON files; expected one, or datalist\.json"):
+        import_cohort("monai", tmp_path / "list", tmp_path / "again")
 
 
 def test_a_side_without_scans_is_missing_and_not_empty(tmp_path: Path) -> None:

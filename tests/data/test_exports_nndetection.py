@@ -21,6 +21,7 @@ from export_cohorts import simulated
 
 from osteomet.data.annotations import instances_on_scan
 from osteomet.data.exports import export_cohort
+from osteomet.data.importing import import_cohort
 from osteomet.data.manifest import read_cohort
 from osteomet.findings import PrimaryTumour
 from osteomet.io.scan import read_scan
@@ -121,17 +122,21 @@ def faults_of_case(files: list[Path], info: dict[str, Any]) -> list[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulated(tmp_path_factory.mktemp("cohort"))
+
+
 @pytest.fixture
-def exported(tmp_path: Path) -> Path:
-    path = simulated(tmp_path / "cohort")
-    result = export_cohort("nndetection", path, tmp_path / "data" / NAME, by_primary=True)
+def exported(cohort: Path, tmp_path: Path) -> Path:
+    result = export_cohort("nndetection", cohort, tmp_path / "data" / NAME, by_primary=True)
     assert result.skipped == ()
     return tmp_path / "data" / NAME
 
 
-def test_simulated_patients(exported: Path) -> None:
+def test_simulated_patients(cohort: Path, exported: Path) -> None:
     assert faults(exported) == []
-    cases = read_cohort(exported.parents[1] / "cohort" / "cohort.csv").cases
+    cases = read_cohort(cohort).cases
     for case in cases:
         side = "Ts" if case.split == "test" else "Tr"
         path = exported / "raw_splitted" / f"labels{side}" / f"{case.scan_id}.nii.gz"
@@ -140,6 +145,14 @@ def test_simulated_patients(exported: Path) -> None:
         table_of_classes = path.with_name(f"{case.scan_id}.json").read_text(encoding="utf-8")
         classes = set(json.loads(table_of_classes)["instances"].values())
         assert classes <= {CLASSES[case.primary]}
+    back = import_cohort(
+        "nndetection", exported, exported.parent / "back", patients=exported / "cases.csv"
+    )
+    for case, old in zip(sorted(back.cases, key=lambda case: case.scan_id), cases, strict=True):
+        for name in ("scan_id", "patient_id", "primary", "centre", "split", "age", "sex"):
+            assert getattr(case, name) == getattr(old, name), name
+        found, wanted = (instances_on_scan(c, read_scan(c.image).volume)[0] for c in (case, old))
+        np.testing.assert_array_equal(found, wanted)
     (fold,) = pickle.loads((exported / "preprocessed" / "splits_final.pkl").read_bytes())
     for side in ("train", "val"):
         assert fold[side] == [case.scan_id for case in cases if case.split == side]
@@ -229,7 +242,7 @@ def test_names_with_dots_and_hidden_boxes(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not PYTHON, reason="OSTEOMET_NNDETECTION names no Python that has nndet")
-def test_its_own_checks_and_cropping(exported: Path, tmp_path: Path) -> None:
+def test_its_own_checks_and_cropping(cohort: Path, exported: Path, tmp_path: Path) -> None:
     assert PYTHON is not None
     script = tmp_path / "open_it.py"
     script.write_text(OPEN_IT, encoding="utf-8")
@@ -245,7 +258,7 @@ def test_its_own_checks_and_cropping(exported: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("Data and label check complete") == 2
     seen = json.loads((tmp_path / "seen.json").read_text(encoding="utf-8"))
-    cases = [c for c in read_cohort(tmp_path / "cohort" / "cohort.csv").cases if c.split != "test"]
+    cases = [c for c in read_cohort(cohort).cases if c.split != "test"]
     assert sorted(seen) == sorted(case.scan_id for case in cases)
     for case in cases:
         volume = read_scan(case.image).volume
