@@ -37,7 +37,7 @@ SIZES = (
 )
 """Voxels (z, y, x)."""
 
-LESIONS = (0, 1, 5, 20, 100, 500)
+LESIONS = (0, 1, 5, 20, 100, 250, 500)
 SLICES = (250, 1000)
 """Of the two scans of 512 x 512 with planted lesions."""
 
@@ -45,6 +45,9 @@ AFTER_MODEL = ("merge", "lesions", "primary", "write")
 NOT_COUNTED = ("load weights", "make")
 PICTURED = 40
 """So many lesions at most have pictures in the report, so beyond it they cost less."""
+
+BYTE_LABELS = 255
+"""Beyond it the label map has two bytes a voxel, and what passes over it costs twice as much."""
 
 Case = dict[str, Any]
 """What `growth_cases.py` printed, and `kind`, `round` and what the case was."""
@@ -232,8 +235,8 @@ def lesion_lines(cases: list[Case], what: str) -> dict[tuple[str, int], Line]:
     for slices in sorted({case["slices"] for case in cases}):
         here = [case for case in cases if case["slices"] == slices]
         for stage in AFTER_MODEL:
-            # Pictures stop at some number, and the line is that of lesions beyond it.
-            points = [one for one in here if stage != "write" or one["count"] > PICTURED]
+            fewest = PICTURED if stage == "write" else -1
+            points = [one for one in here if fewest < one["count"] <= BYTE_LABELS]
             if len(points) > 1:
                 values = [float(one["costs"][stage][what]) for one in points]
                 lines[stage, slices] = Line.through([one["count"] for one in points], values)
@@ -335,9 +338,9 @@ def page(sizes: list[Case], lesions: list[Case]) -> str:
             "comes out is refused.",
             "",
             *lesion_tables(lesions),
-            f"What one more lesion costs (in `write`, one beyond the {PICTURED} that have "
-            "pictures; the first merge also loads compiled code; the label map takes one byte a "
-            "voxel up to 255 lesions and two beyond, whatever their number):",
+            f"What one more lesion costs up to {BYTE_LABELS}, and in `write` beyond the {PICTURED} "
+            "that have pictures. From there on the label map has two bytes a voxel, whatever their "
+            "number; the first merge of a process also loads compiled code:",
             "",
             *lesion_text(lesions),
             "",
