@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from osteomet.data.manifest import Case
 from osteomet.data.prepared_scan import prepare_scan
 from osteomet.findings import PrimaryTumour
@@ -26,7 +24,6 @@ def peak_mb() -> float:
 def main() -> None:
     """Prepare one scan, and say what it took."""
     image, mask, folder = map(Path, sys.argv[1:])
-    torch.set_num_threads(1)
     case = Case("case", "case", image, mask, "A", PrimaryTumour.LUNG)
     started_mb = peak_mb()
     cpu, wall = time.process_time(), time.perf_counter()
