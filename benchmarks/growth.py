@@ -302,6 +302,7 @@ def page(sizes: list[Case], lesions: list[Case]) -> str:
     """Return the page."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     threads = os.environ.get("OMP_NUM_THREADS", os.cpu_count())
+    spacing = " x ".join(f"{mm:.2g}" for mm in sizes[0]["spacing_mm"])
     return "\n".join(
         [
             "# Growth: with the scan, and with its lesions",
@@ -320,7 +321,7 @@ def page(sizes: list[Case], lesions: list[Case]) -> str:
             "## Size of the scan",
             "",
             "DICOM folder to all results with the bundled weights. The scans are pieces of one "
-            "simulated trunk of 700 x 512 x 512 voxels, int16, about the middle of its bone; those "
+            f"simulated trunk of 700 x 512 x 512 voxels of {spacing} mm, int16, about the middle of its bone; those "
             "with more slices begin again at its lower end, with a seam. Bone is counted in the "
             "scan's own voxels above 200 HU; tiles lie on the model's grid of 1 mm, and are "
             "counted with their overlap.",

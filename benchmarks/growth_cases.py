@@ -86,7 +86,11 @@ def write_trunk(source: Path, shape: ShapeZYX, series: Path) -> dict[str, object
     trunk = read_volume(source).volume
     voxels = piece_of_trunk(trunk.voxels, shape)
     write_ct_series(Volume(voxels, trunk.affine), series, patient_id="growth")
-    return {"mb": voxels.nbytes / 1e6, "bone": sum(int((z > DENSE_HU).sum()) for z in voxels)}
+    return {
+        "mb": voxels.nbytes / 1e6,
+        "bone": sum(int((z > DENSE_HU).sum()) for z in voxels),
+        "spacing_mm": trunk.spacing_zyx_mm,
+    }
 
 
 def predict_series(series: Path) -> dict[str, object]:
