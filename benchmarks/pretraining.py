@@ -8,6 +8,7 @@ validation losses on the way, and the difference at the end. Interrupted, it goe
 
 import argparse
 import csv
+import math
 import statistics
 import subprocess
 import sys
@@ -102,6 +103,11 @@ def _on_the_way(folder: Path, seed: int) -> str:
     return _table([f"step, seed {seed}", "validation loss, scratch", "pretrained"], lines)
 
 
+def shown(value: float, sign: str = "") -> str:
+    """Write a figure; a dash where there is none, such as a Dice without a lesion found."""
+    return f"{value:{sign}.4f}" if math.isfinite(value) else "–"
+
+
 def _at_the_end(folder: Path, seeds: Sequence[int]) -> str:
     """Return the last validations, and the mean of the differences pair by pair."""
     lines = []
@@ -111,9 +117,10 @@ def _at_the_end(folder: Path, seeds: Sequence[int]) -> str:
             last = [rows(folder / f"{start}-{seed}")[-1] for start in ("scratch", "pretrained")]
             before, after = (float(row.get(name, "nan")) for row in last)
             differences.append(after - before)
-            lines.append(
-                [name, str(seed), f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}"]
-            )
+            lines.append([name, str(seed), shown(before), shown(after), shown(after - before, "+")])
+        differences = [value for value in differences if math.isfinite(value)]
+        if not differences:
+            continue
         spread = f" ± {statistics.stdev(differences):.4f}" if len(differences) > 1 else ""
         lines.append([name, "mean", "", "", f"{statistics.mean(differences):+.4f}{spread}"])
     return _table(["last validation", "seed", "scratch", "pretrained", "difference"], lines)
@@ -136,6 +143,18 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def command(options: argparse.Namespace) -> str:
+    """Return what repeats this, but for other scans, which are the user's own."""
+    config = f" --config {options.config}" if options.config else ""
+    return (
+        f"python benchmarks/pretraining.py FOLDER{config} --unlabelled {options.unlabelled} "
+        f"--labelled {options.labelled} --pretraining-steps {options.pretraining_steps} "
+        f"--steps {options.steps} --seeds {' '.join(map(str, options.seeds))}"
+        f"{' --more SCAN...' * bool(options.more)}"
+        f"{''.join(f' --set {text}' for text in options.set)}"
+    )
+
+
 def main() -> None:
     """Measure, and write the tables beside this file."""
     options = parse()
@@ -143,7 +162,7 @@ def main() -> None:
     training = round(TRAIN_SHARE * options.labelled)
     text = (
         f"# Pretraining: {options.steps} steps with and without it\n\n"
-        f"Repeat with `python benchmarks/pretraining.py FOLDER`. Pretrained for "
+        f"Repeat with `{command(options)}`. Pretrained for "
         f"{options.pretraining_steps} steps on {options.unlabelled} simulated scans and "
         f"{len(options.more)} other inputs, without labels; then trained on "
         f"{training} other simulated patients and measured on {options.labelled - training}. Same "
