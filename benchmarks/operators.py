@@ -1,199 +1,146 @@
-"""How much faster the compiled 3D operators are than what torch and MONAI offer.
+"""The 3D operators against what torch and MONAI offer, and against what the machine allows.
 
-    python benchmarks/operators.py --threads 2 --output benchmarks/operators.md
+    python benchmarks/operators.py --output benchmarks/operators.md
 
-MONAI's NMS is compared where MONAI is installed (``pip install osteomet[bench]``).
+MONAI is compared where it is installed (``pip install osteomet[bench]``). Every operator of
+``osteomet.ops`` is here, at sizes that occur in training with ``configs/default.toml`` and in
+prediction; ``operator_cases.py`` has the sizes, the alternatives and the least work of each.
 """
 
 import argparse
 import os
-import platform
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 
 import torch
-from timing import Timing, compare, markdown_table
-from torch import Tensor
-from torch.nn import functional as F
+from machine import Machine, description, measure
+from operator_cases import (
+    OURS,
+    Case,
+    Run,
+    Work,
+    box_arithmetic,
+    cubes,
+    depthwise,
+    mask_resampling,
+    monai,
+    response_norm,
+    roi_alignment,
+    suppression,
+)
+from timing import Timing, compare
 
-from osteomet.ops import acceleration
-from osteomet.ops.depthwise_conv import depthwise_conv3d
-from osteomet.ops.nms import nms
-from osteomet.ops.roi_align import roi_align
+from osteomet.ops.freed_memory import keep_freed_memory
 
-try:
-    from monai.data.box_utils import non_max_suppression
-except ImportError:
-    non_max_suppression = None
-
-Cases = dict[str, dict[str, Timing]]
-
-DEPTHWISE = [(1, 80, 24), (2, 40, 24), (2, 80, 12), (2, 160, 6), (2, 320, 3), (1, 80, 32)]
-"""Batch, channels and side: the stages of the smallest model, and a larger map."""
-
-ROI_ALIGN = [(7, 128), (7, 512), (14, 128)]
-"""Side of the pooled grid and number of RoIs, on 128 channels of 32-cubed."""
-
-NMS = [100, 1000, 5000]
-
-
-def forward_and_backward(
-    function: Callable[..., Tensor], *tensors: Tensor
-) -> Callable[[], tuple[Tensor, ...]]:
-    """Return a run of ``function`` and of all its gradients, given that of the output."""
-    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
-    grad = torch.randn_like(function(*leaves))  # in the layout that the output has
-    return lambda: torch.autograd.grad(function(*leaves), leaves, grad)
-
-
-def depthwise(rounds: int) -> Cases:
-    """Time forward plus backward of the 7-cubed depthwise convolution."""
-    cases: Cases = {}
-    for batch, channels, side in DEPTHWISE:
-        plain = torch.randn(batch, channels, side, side, side)
-        weight, bias = torch.randn(channels, 1, 7, 7, 7), torch.randn(channels)
-        torch_conv = partial(F.conv3d, padding=3, groups=channels)
-        variants: dict[str, Callable[[], object]] = {}
-        for layout, x in [
-            ("contiguous", plain),
-            ("channels last", plain.to(memory_format=torch.channels_last_3d)),
-        ]:
-            for name, conv in [("torch", torch_conv), ("osteomet", depthwise_conv3d)]:
-                variants[f"{name}, {layout}"] = forward_and_backward(conv, x, weight, bias)
-        cases[f"{batch} x {channels} x {side}^3"] = compare(variants, rounds)
-    return cases
+SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
+    "depthwise": ("Depthwise 7 x 7 x 7 convolution", depthwise),
+    "response": ("Global response normalisation and the linear map behind it", response_norm),
+    "cubes": ("Cubes of voxels into channels", cubes),
+    "roi": ("RoIAlign, one sample a bin", roi_alignment),
+    "nms": ("Suppression and clustering", suppression),
+    "boxes": ("Boxes", box_arithmetic),
+    "masks": ("Masks", mask_resampling),
+}
+HEAD = "| case | variant | CPU ms | wall ms | faster, CPU | faster, wall | times the limit |"
+NOISE = 1.05
+"""Ratio from which one is slower than another."""
 
 
-def roi_alignment(rounds: int) -> Cases:
-    """Time forward plus backward of RoIAlign, one sample a bin."""
-    cases: Cases = {}
-    for size, count in ROI_ALIGN:
-        boxes, plain = random_boxes(count, 32, 3, 14), torch.randn(1, 128, 32, 32, 32)
-        index, grid = torch.zeros(count, dtype=torch.int64), sampling_grid(boxes, size, 32)
-        sample = partial(F.grid_sample, grid=grid, padding_mode="border", align_corners=False)
-        ours = partial(roi_align, boxes=boxes, batch_index=index, output_size=size)
-        variants: dict[str, Callable[[], object]] = {}
-        for layout, features in [
-            ("contiguous", plain),
-            ("channels last", plain.to(memory_format=torch.channels_last_3d)),
-        ]:
-            for name, pool in [("grid_sample", sample), ("osteomet", ours)]:
-                variants[f"{name}, {layout}"] = forward_and_backward(pool, features)
-        cases[f"{count} RoIs to {size}^3"] = compare(variants, rounds)
-    return cases
+class Report:
+    """The tables, and which cases are slower than their alternative."""
+
+    def __init__(self, machine: Machine, rounds: int) -> None:
+        self.machine, self.rounds = machine, rounds
+        self.slower: list[str] = []
+
+    def section(self, title: str, cases: Iterator[Case]) -> list[str]:
+        """Time the cases of one kind and return their table."""
+        lines = [f"## {title}", "", HEAD, "| --- " * 7 + "|"]
+        for case in cases:
+            there_and_back = bool(case.backward)
+            name = f"{case.name}, forward" if there_and_back else case.name
+            lines += self._rows(name, case.variants, case.work)
+            if there_and_back:
+                lines += self._rows(f"{case.name}, backward", case.backward, case.work_back)
+        return [*lines, ""]
+
+    def _rows(self, name: str, variants: dict[str, Run], work: Work) -> Iterator[str]:
+        timings = compare(variants, self.rounds)
+        limit = self.machine.floor_ms(work.operations, work.moved)
+        first = next(iter(timings.values()))
+        best = min(
+            t.cpu_ms for key, t in timings.items() if not key.startswith(OURS) or len(timings) == 1
+        )
+        if timings[OURS].cpu_ms > NOISE * best:
+            self.slower.append(f"{name} ({timings[OURS].cpu_ms / best:.2f} times as long)")
+        for key, t in timings.items():
+            yield _row(name, key, t, first, limit)
 
 
-def suppression(rounds: int) -> Cases:
-    """Time NMS at IoU 0.5 of boxes that overlap much and little."""
-    cases: Cases = {}
-    for count in NMS:
-        for scene, spread in [("dense", 4.3), ("sparse", 15.0)]:
-            boxes = random_boxes(count, spread * count ** (1 / 3), 3, 12)
-            scores = torch.rand(count)
-            variants: dict[str, Callable[[], object]] = {
-                "osteomet, torch alone": partial(nms_through_torch, boxes, scores),
-                "osteomet": partial(nms, boxes, scores, 0.5),
-            }
-            if non_max_suppression is not None:
-                monai = partial(non_max_suppression, boxes, scores, 0.5)
-                if set(monai().tolist()) != set(nms(boxes, scores, 0.5).tolist()):
-                    raise RuntimeError(f"MONAI keeps other boxes of {count} {scene} ones")
-                variants = {"MONAI": monai, **variants}
-            cases[f"{count} {scene}"] = compare(variants, rounds)
-    return cases
-
-
-def nms_through_torch(boxes: Tensor, scores: Tensor) -> Tensor:
-    """Run NMS as it runs where numba is missing."""
-    enabled, acceleration.NUMBA_ENABLED = acceleration.NUMBA_ENABLED, False
-    try:
-        return nms(boxes, scores, 0.5)
-    finally:
-        acceleration.NUMBA_ENABLED = enabled
-
-
-def random_boxes(count: int, spread: float, smallest: float, more: float) -> Tensor:
-    """Return boxes around centres spread evenly, their sides evenly from ``smallest`` up."""
-    center, size = torch.rand(count, 3) * spread, smallest + torch.rand(count, 3) * more
-    return torch.cat([center - size / 2, center + size / 2], dim=1)
-
-
-def sampling_grid(boxes: Tensor, size: int, side: int) -> Tensor:
-    """Return where grid_sample must read all boxes of one map; not counted in its time."""
-    steps = (torch.arange(size) + 0.5) / size
-    z, y, x = (
-        2 * (boxes[:, a, None] + (boxes[:, a + 3] - boxes[:, a])[:, None] * steps) / side - 1
-        for a in range(3)
+def _row(case: str, variant: str, t: Timing, first: Timing, limit: float) -> str:
+    return (
+        f"| {case} | {variant} | {t.cpu_ms:.4g} | {t.wall_ms:.4g} "
+        f"| {first.cpu_ms / t.cpu_ms:.2f}x | {first.wall_ms / t.wall_ms:.2f}x "
+        f"| {t.cpu_ms / limit:.1f} |"
     )
-    full = (len(boxes), size, size, size)
-    axes = [
-        x[:, None, None, :].expand(full),
-        y[:, None, :, None].expand(full),
-        z[:, :, None, None].expand(full),
-    ]
-    return torch.stack(axes, dim=-1).flatten(0, 1)[None]
 
 
-def report(threads: int, rounds: int) -> str:
+def page(threads: int, rounds: int, chosen: list[str]) -> str:
     """Run everything and return the page."""
-    lines = [
-        "# Operators: compiled against torch and MONAI",
-        "",
-        f"Repeat with `python benchmarks/operators.py --threads {threads} --rounds {rounds}`.",
-        "",
-        f"{processor()}; {os.cpu_count()} cores, {threads} threads; Python "
-        f"{platform.python_version()}, torch {torch.__version__}, {monai_version()}. Medians of "
-        f"{rounds} runs, the variants of a case in turn, after one that compiles. CPU ms adds up "
-        "all threads and bears company best; load average "
-        f"{', '.join(f'{load:.1f}' for load in os.getloadavg())} at the start.",
-        "",
-        "## Depthwise 7 x 7 x 7 convolution, forward + backward",
-        "",
-        *markdown_table("batch x channels x side", depthwise(rounds), "torch, contiguous"),
-        "",
-        "## RoIAlign, 128 channels, 32-cubed, one sample a bin, forward + backward",
-        "",
-        *markdown_table("RoIs", roi_alignment(rounds), "grid_sample, contiguous"),
-        "",
-        "## NMS, IoU 0.5",
-        "",
-    ]
-    baseline = "osteomet, torch alone" if non_max_suppression is None else "MONAI"
-    lines += markdown_table("boxes", suppression(rounds), baseline)
-    return "\n".join([*lines, ""])
+    machine = measure(threads)
+    about = description(threads)
+    report = Report(machine, rounds)
+    tables = [line for key in chosen for line in report.section(*_titled(key))]
+    again = measure(threads)
+    version = f"MONAI {metadata.version('monai')}" if monai is not None else "MONAI not installed"
+    slower = "; ".join(report.slower) or "none"
+    return "\n".join(
+        [
+            "# Operators: against torch and MONAI, and against the machine",
+            "",
+            "Repeat with `python benchmarks/operators.py`.",
+            "",
+            f"{about}, {version}. Medians of {rounds} runs or fewer, the variants of a case in "
+            "turn, after one that compiles. CPU ms adds up all threads and bears company best.",
+            "",
+            "**Times the limit**: CPU time over the larger of operations over the rate of a matrix "
+            "product and bytes over the bandwidth of arrays of that size, both per CPU second as "
+            "measured here. Operations and bytes are the least by the definition "
+            "(`operator_cases.py`): of a convolution the taps inside the map, of others without "
+            "intermediate results. A microsecond of Python is most of a small case, and where "
+            "operations are comparisons or products of few numbers no code reaches the limit.",
+            "",
+            *machine.table(),
+            "",
+            f"At the end a matrix product ran at {again.operations / 1e9:.0f} Gflop a CPU second.",
+            "",
+            f"Slower than the best alternative: {slower}.",
+            "",
+            *tables,
+        ]
+    )
 
 
-def processor() -> str:
-    """Return the name of the CPU, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((row.split(":")[1].strip() for row in lines if row.startswith("model name")), "CPU")
-
-
-def monai_version() -> str:
-    """Return which MONAI is compared, if any."""
-    if non_max_suppression is None:
-        return "MONAI not installed"
-    return f"MONAI {metadata.version('monai')}"
+def _titled(key: str) -> tuple[str, Iterator[Case]]:
+    title, cases = SECTIONS[key]
+    return title, cases()
 
 
 def main() -> None:
     """Read the options, run, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", nargs="+", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--output", type=Path, help="file to write the tables to")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    keep_freed_memory()
     torch.manual_seed(0)
-    page = report(options.threads, options.rounds)
-    print(page)
+    text = page(options.threads, options.rounds, options.only)
+    print(text)
     if options.output:
-        options.output.write_text(page)
+        options.output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -13,15 +13,24 @@ class Timing(NamedTuple):
     wall_ms: float
 
 
+BUDGET_S = 6.0
+"""CPU seconds of one comparison, beyond which it makes do with ``FEWEST`` rounds."""
+FEWEST = 3
+
+
 def compare(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
     """Run every variant once a round, so that what disturbs one disturbs them all.
 
-    A first run of each, which compiles and allocates, is not counted.
+    A first run of each, which compiles and allocates, is not counted. Where a round takes long,
+    there are fewer.
     """
     for run in variants.values():
         run()
     samples: dict[str, list[Timing]] = {name: [] for name in variants}
-    for _ in range(rounds):
+    began = time.process_time()
+    for number in range(rounds):
+        if number >= FEWEST and time.process_time() - began > BUDGET_S:
+            break
         for name, run in variants.items():
             wall, cpu = time.perf_counter(), time.process_time()
             run()
@@ -31,19 +40,3 @@ def compare(variants: dict[str, Callable[[], object]], rounds: int) -> dict[str,
         name: Timing(median(s.cpu_ms for s in taken), median(s.wall_ms for s in taken))
         for name, taken in samples.items()
     }
-
-
-def markdown_table(case_name: str, cases: dict[str, dict[str, Timing]], baseline: str) -> list[str]:
-    """Return a row a case and variant, with how many times faster than ``baseline`` it is."""
-    lines = [
-        f"| {case_name} | variant | CPU ms | wall ms | faster, CPU | faster, wall |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for case, timings in cases.items():
-        base = timings[baseline]
-        for name, t in timings.items():
-            lines.append(
-                f"| {case} | {name} | {t.cpu_ms:.4g} | {t.wall_ms:.4g} "
-                f"| {base.cpu_ms / t.cpu_ms:.1f}x | {base.wall_ms / t.wall_ms:.1f}x |"
-            )
-    return lines

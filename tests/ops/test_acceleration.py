@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from osteomet.ops.acceleration import NUMBA_ENABLED, channels_last_array, run_blocks
+from osteomet.ops.acceleration import (
+    NUMBA_ENABLED,
+    channels_last_array,
+    run_blocks,
+    run_ranges,
+)
 from osteomet.ops.depthwise_conv import weight_gradient
 
 needs_numba = pytest.mark.skipif(not NUMBA_ENABLED, reason="numba is not installed or off")
@@ -58,6 +63,23 @@ def test_every_block_runs_once(threads: int) -> None:
     finally:
         torch.set_num_threads(before)
     assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 50])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_ranges_cover_every_block_once(threads: int, count: int) -> None:
+    before, seen = torch.get_num_threads(), np.zeros(count, int)
+
+    def add(first: int, last: int, amount: int) -> None:
+        seen[first:last] += amount
+
+    try:
+        torch.set_num_threads(threads)
+        run_ranges(add, count, 2)
+        run_ranges(add, count, 1, max_threads=1)
+    finally:
+        torch.set_num_threads(before)
+    assert (seen == 3).all()
 
 
 def test_an_error_in_a_block_is_raised() -> None:

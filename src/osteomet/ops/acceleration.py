@@ -50,6 +50,9 @@ FAST_MATH = {"contract", "reassoc", "nsz"}
 CACHE_LINE = 64
 """Bytes."""
 
+RANGES_A_THREAD = 4
+"""Into how many parts work is cut, so that a thread which is held up does not hold up all."""
+
 
 def compile_kernel(function: Function, fastmath: bool = True) -> Function:
     """Compile a loop over numpy arrays on its first call; without numba, leave it alone.
@@ -125,6 +128,22 @@ def run_blocks(
     for future in waiting:
         if not future.cancel():  # else it never started, and its blocks are done
             future.result()
+
+
+def run_ranges(
+    kernel: Callable[..., None], count: int, *arguments: object, max_threads: int | None = None
+) -> None:
+    """Call ``kernel(first, last, *arguments)`` for ranges that together are ``range(count)``.
+
+    As ``run_blocks``, for blocks that take no longer than a call of a compiled loop.
+    """
+    threads = min(max_threads or count, torch.get_num_threads())
+    parts = 1 if threads <= 1 else min(count, RANGES_A_THREAD * threads)
+
+    def run(part: int) -> None:
+        kernel(part * count // parts, (part + 1) * count // parts, *arguments)
+
+    run_blocks(run, parts, max_threads=max_threads)
 
 
 class _SharedRange:

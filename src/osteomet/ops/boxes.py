@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from osteomet.ops.acceleration import compile_kernel, run_blocks, uses_numba
+from osteomet.ops.acceleration import compile_kernel, run_ranges, uses_numba
 
 Boxes = Float[Tensor, "boxes 6"]
 
@@ -28,8 +28,6 @@ MAX_LOG_SIZE = math.log(1000 / 16)
 TINY = torch.finfo(torch.float32).tiny
 """A positive divisor for unions and hulls of volume 0, whose numerator is 0 too."""
 
-ROWS = 64
-"""Boxes that one task compares with all others."""
 SMALL = 200_000
 """Pairs below which to wake a second thread takes longer than the work."""
 
@@ -194,13 +192,14 @@ def _iou_by_loops(a: Tensor, b: Tensor) -> Tensor:
     volumes = _product((columns[3:] - columns[:3]).T.clamp(min=0))
     arrays = rows.numpy(), columns.numpy(), volumes.numpy(), np.float32(TINY), iou.numpy()
     threads = 1 if iou.numel() < SMALL else None
-    run_blocks(_fill_iou, -(-len(a) // ROWS), *arrays, max_threads=threads)
+    run_ranges(_fill_iou, len(a), *arrays, max_threads=threads)
     return iou
 
 
 @partial(compile_kernel, fastmath=False)
 def _fill_iou(
-    block: int,
+    first: int,
+    last: int,
     rows: np.ndarray,
     columns: np.ndarray,
     volumes: np.ndarray,
@@ -209,7 +208,7 @@ def _fill_iou(
 ) -> None:
     """Compare some boxes with all others, of which each coordinate is an array."""
     zero = np.float32(0)
-    for i in range(block * ROWS, min(len(rows), (block + 1) * ROWS)):
+    for i in range(first, last):
         z1, y1, x1 = rows[i, 0], rows[i, 1], rows[i, 2]
         z2, y2, x2 = rows[i, 3], rows[i, 4], rows[i, 5]
         volume = max(z2 - z1, zero) * max(y2 - y1, zero) * max(x2 - x1, zero)

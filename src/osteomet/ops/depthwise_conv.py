@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from osteomet.ops.acceleration import channels_last_array, run_blocks, uses_numba
+from osteomet.ops.acceleration import channels_last_array, run_ranges, uses_numba
 from osteomet.ops.depthwise_kernels import (
     HALF,
     LANES,
@@ -104,11 +104,11 @@ def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 
     shape = (blocks, batch, depth, height)
     rows = np.empty((*shape, (places + SIDE - 1) * LANES), np.float32)
     grads = np.empty((*shape, places * LANES), np.float32)
-    run = partial(run_blocks, max_threads=1 if x.numel() < SMALL else None)
+    run = partial(run_ranges, max_threads=1 if x.numel() < SMALL else None)
     run(pack, blocks, channels_last_array(x), rows, HALF)
     run(pack, blocks, channels_last_array(grad), grads, 0)
     sums = np.empty((blocks * SIDE, TAPS))
     run(correlate, blocks * SIDE, step, rows, grads, sums)
     gradient = torch.empty(channels, SIDE**3)
-    run_blocks(collect, blocks, sums.reshape(blocks, -1, LANES), gradient.numpy(), max_threads=1)
+    collect(sums.reshape(blocks, -1, LANES), gradient.numpy())
     return gradient.view(channels, 1, SIDE, SIDE, SIDE)

@@ -23,8 +23,14 @@ ROWS = 8
 
 
 @compile_kernel
-def pack(block: int, features: np.ndarray, packed: np.ndarray, margin: int) -> None:
-    """Copy one block of channels to where they lie side by side, with zeros around each row."""
+def pack(first: int, last: int, features: np.ndarray, packed: np.ndarray, margin: int) -> None:
+    """Copy blocks of channels to where they lie side by side, with zeros around each row."""
+    for block in range(first, last):
+        _pack_block(block, features, packed, margin)
+
+
+@compile_kernel
+def _pack_block(block: int, features: np.ndarray, packed: np.ndarray, margin: int) -> None:
     batch, depth, height, width, channels = features.shape
     first = block * LANES
     lanes = min(LANES, channels - first)
@@ -46,8 +52,18 @@ def pack(block: int, features: np.ndarray, packed: np.ndarray, margin: int) -> N
 
 
 @compile_kernel
-def correlate(task: int, step: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray) -> None:
-    """Sum the products for one block of channels and one offset in z of the kernel."""
+def correlate(
+    first: int, last: int, step: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray
+) -> None:
+    """Sum the products; a task is a block of channels and an offset in z of the kernel."""
+    for task in range(first, last):
+        _correlate_block(task, step, rows, grads, sums)
+
+
+@compile_kernel
+def _correlate_block(
+    task: int, step: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray
+) -> None:
     block, kz = task // SIDE, task % SIDE
     batch, depth, height = rows.shape[1:4]
     part = np.zeros(TAPS, np.float32)
@@ -71,12 +87,11 @@ def correlate(task: int, step: int, rows: np.ndarray, grads: np.ndarray, sums: n
 
 
 @compile_kernel
-def collect(block: int, sums: np.ndarray, gradient: np.ndarray) -> None:
-    """Put the sums ``(blocks, taps, lanes)`` of a block where ``(channels, taps)`` wants them."""
-    first = block * LANES
-    for c in range(min(LANES, len(gradient) - first)):
+def collect(sums: np.ndarray, gradient: np.ndarray) -> None:
+    """Put the sums ``(blocks, taps, lanes)`` where ``(channels, taps)`` wants them."""
+    for channel in range(len(gradient)):
         for tap in range(sums.shape[1]):
-            gradient[first + c, tap] = sums[block, tap, c]
+            gradient[channel, tap] = sums[channel // LANES, tap, channel % LANES]
 
 
 @compile_kernel

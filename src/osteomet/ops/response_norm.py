@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from osteomet.ops.acceleration import compile_kernel, run_blocks, uses_numba
+from osteomet.ops.acceleration import compile_kernel, run_ranges, uses_numba
 
 Voxels = Float[Tensor, "batch voxels channels"]
 
@@ -78,7 +78,7 @@ def channel_norms(x: Voxels) -> Float[Tensor, "batch channels"]:
     sums = np.zeros((batch * blocks, channels))
     threads = 1 if x.numel() < SMALL else None
     array = x.detach().contiguous().numpy()
-    run_blocks(_add_squares, batch * blocks, blocks, array, sums, max_threads=threads)
+    run_ranges(_add_squares, batch * blocks, blocks, array, sums, max_threads=threads)
     total = torch.from_numpy(sums).view(batch, blocks, channels).sum(dim=1)
     return total.sqrt().float()
 
@@ -128,17 +128,18 @@ class _LinearOfResponseNorm(torch.autograd.Function):
 
 
 @compile_kernel
-def _add_squares(task: int, blocks: int, x: np.ndarray, sums: np.ndarray) -> None:
-    """Sum the squares of one block of voxels of one image."""
-    image, first = task // blocks, task % blocks * BLOCK
+def _add_squares(first: int, last: int, blocks: int, x: np.ndarray, sums: np.ndarray) -> None:
+    """Sum the squares of blocks of voxels, of which each image has as many."""
     voxels, channels = x.shape[1:]
     part = np.zeros(channels, np.float32)
-    total = sums[task]
-    for start in range(first, min(first + BLOCK, voxels), RUN):
-        part[:] = 0
-        for voxel in range(start, min(start + RUN, voxels)):
-            row = x[image, voxel]
+    for task in range(first, last):
+        image, begin = task // blocks, task % blocks * BLOCK
+        total = sums[task]
+        for start in range(begin, min(begin + BLOCK, voxels), RUN):
+            part[:] = 0
+            for voxel in range(start, min(start + RUN, voxels)):
+                row = x[image, voxel]
+                for c in range(channels):
+                    part[c] += row[c] * row[c]
             for c in range(channels):
-                part[c] += row[c] * row[c]
-        for c in range(channels):
-            total[c] += part[c]
+                total[c] += part[c]

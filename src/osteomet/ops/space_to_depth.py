@@ -5,6 +5,7 @@ channels or, where there is one channel, of voxels at a time. Both sides hold th
 cell side by side in memory.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,16 +18,14 @@ from torch.autograd.function import once_differentiable
 from osteomet.ops.acceleration import (
     channels_last_array,
     compile_kernel,
-    run_blocks,
+    run_ranges,
     uses_numba,
 )
 
 Features = Float[Tensor, "batch channels z y x"]
 
-LANES = 16
-"""Channels that are copied side by side, so that their targets stay in the nearest cache."""
-LARGEST = 4
-"""Side of a cube from which torch gathers as fast: its numbers lie too far apart for either."""
+LARGEST, MOST = 4, 16
+"""Side of a cube above which torch gathers as fast, and channels from which it spreads as fast."""
 LINE = 4
 """Voxels of one channel that are copied at once: the stride of stem and segmentation."""
 SMALL = 200_000
@@ -96,6 +95,8 @@ def _gather(x: Tensor, factor: int) -> Tensor:
 
 def _scatter(x: Tensor, factor: int) -> Tensor:
     b, c, z, y, w = x.shape
+    if c // factor**3 >= MOST:
+        return _scatter_by_torch(x, factor)
     spread = torch.empty(b, z * factor, y * factor, w * factor, c // factor**3)
     _run(_copy_out, spread.numpy(), channels_last_array(x), factor)
     return spread.movedim(-1, 1)
@@ -104,8 +105,8 @@ def _scatter(x: Tensor, factor: int) -> Tensor:
 def _run(copy: Callable[..., None], voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
     if voxels.shape[-1] == 1 and factor == LINE:
         copy, voxels = _LINES[copy], voxels[..., 0]
-    tasks = cubes.shape[0] * cubes.shape[1]
-    run_blocks(copy, tasks, voxels, cubes, factor, max_threads=1 if cubes.size < SMALL else None)
+    threads = 1 if cubes.size < SMALL else None
+    run_ranges(copy, math.prod(cubes.shape[:3]), voxels, cubes, factor, max_threads=threads)
 
 
 def _gather_by_torch(x: Tensor, factor: int) -> Tensor:
@@ -117,72 +118,82 @@ def _gather_by_torch(x: Tensor, factor: int) -> Tensor:
 def _scatter_by_torch(x: Tensor, factor: int) -> Tensor:
     b, c, z, y, w = x.shape
     cubes = x.movedim(1, -1).reshape(b, z, y, w, c // factor**3, factor, factor, factor)
-    spread = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7)
-    return spread.reshape(b, c // factor**3, z * factor, y * factor, w * factor)
+    spread = cubes.permute(0, 1, 5, 2, 6, 3, 7, 4)
+    spread = spread.reshape(b, z * factor, y * factor, w * factor, c // factor**3)
+    return spread.contiguous().movedim(-1, 1)
 
 
 @compile_kernel
-def _copy_in(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
-    """Fill one layer of cubes ``(b, z, y, x, c * factor**3)`` from ``(b, z, y, x, c)``."""
-    b, z = task // cubes.shape[1], task % cubes.shape[1]
-    channels = voxels.shape[4]
-    for y in range(cubes.shape[2]):
-        for x in range(cubes.shape[3]):
-            cube = cubes[b, z, y, x]
-            for first in range(0, channels, LANES):
-                last = min(first + LANES, channels)
-                place = 0
-                for dz in range(z * factor, (z + 1) * factor):
-                    for dy in range(y * factor, (y + 1) * factor):
-                        for dx in range(x * factor, (x + 1) * factor):
-                            for c in range(first, last):
-                                cube[c * factor**3 + place] = voxels[b, dz, dy, dx, c]
-                            place += 1
+def _place(row: int, cubes: np.ndarray) -> tuple[int, int, int]:
+    """Return image, z and y of a row of cubes."""
+    rest = row // cubes.shape[2]
+    return rest // cubes.shape[1], rest % cubes.shape[1], row % cubes.shape[2]
 
 
 @compile_kernel
-def _copy_out(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
-    """Do the reverse: fill the voxels of one layer of cubes."""
-    b, z = task // cubes.shape[1], task % cubes.shape[1]
-    channels = voxels.shape[4]
-    for y in range(cubes.shape[2]):
-        for x in range(cubes.shape[3]):
-            cube = cubes[b, z, y, x]
-            for first in range(0, channels, LANES):
-                last = min(first + LANES, channels)
-                place = 0
-                for dz in range(z * factor, (z + 1) * factor):
-                    for dy in range(y * factor, (y + 1) * factor):
-                        for dx in range(x * factor, (x + 1) * factor):
-                            for c in range(first, last):
-                                voxels[b, dz, dy, dx, c] = cube[c * factor**3 + place]
-                            place += 1
-
-
-@compile_kernel
-def _copy_lines_in(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
-    """Fill one layer of cubes of ``LINE`` a side from ``(b, z, y, x)``."""
-    b, z = task // cubes.shape[1], task % cubes.shape[1]
-    for y in range(cubes.shape[2]):
+def _copy_in(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    """Fill some rows of cubes ``(b, z, y, x, c * factor**3)`` from ``(b, z, y, x, c)``."""
+    for row in range(first, last):
+        b, z, y = _place(row, cubes)
+        cells = cubes[b, z, y]
         for dz in range(factor):
             for dy in range(factor):
-                line, place = voxels[b, z * factor + dz, y * factor + dy], (dz * factor + dy) * LINE
-                for x in range(cubes.shape[3]):
-                    for dx in range(LINE):
-                        cubes[b, z, y, x, place + dx] = line[x * LINE + dx]
+                line = voxels[b, z * factor + dz, y * factor + dy]
+                place = (dz * factor + dy) * factor
+                for x in range(len(cells)):
+                    for dx in range(factor):
+                        for c in range(line.shape[1]):
+                            cells[x, c * factor**3 + place + dx] = line[x * factor + dx, c]
 
 
 @compile_kernel
-def _copy_lines_out(task: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+def _copy_out(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+    """Do the reverse: fill the voxels of some rows of cubes."""
+    for row in range(first, last):
+        b, z, y = _place(row, cubes)
+        cells = cubes[b, z, y]
+        for dz in range(factor):
+            for dy in range(factor):
+                line = voxels[b, z * factor + dz, y * factor + dy]
+                place = (dz * factor + dy) * factor
+                for x in range(len(cells)):
+                    for dx in range(factor):
+                        for c in range(line.shape[1]):
+                            line[x * factor + dx, c] = cells[x, c * factor**3 + place + dx]
+
+
+@compile_kernel
+def _copy_lines_in(
+    first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int
+) -> None:
+    """Fill some rows of cubes of ``LINE`` a side from ``(b, z, y, x)``."""
+    for row in range(first, last):
+        b, z, y = _place(row, cubes)
+        cells = cubes[b, z, y]
+        for dz in range(factor):
+            for dy in range(factor):
+                line = voxels[b, z * factor + dz, y * factor + dy]
+                place = (dz * factor + dy) * LINE
+                for x in range(len(cells)):
+                    for dx in range(LINE):
+                        cells[x, place + dx] = line[x * LINE + dx]
+
+
+@compile_kernel
+def _copy_lines_out(
+    first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int
+) -> None:
     """Do the reverse."""
-    b, z = task // cubes.shape[1], task % cubes.shape[1]
-    for y in range(cubes.shape[2]):
+    for row in range(first, last):
+        b, z, y = _place(row, cubes)
+        cells = cubes[b, z, y]
         for dz in range(factor):
             for dy in range(factor):
-                line, place = voxels[b, z * factor + dz, y * factor + dy], (dz * factor + dy) * LINE
-                for x in range(cubes.shape[3]):
+                line = voxels[b, z * factor + dz, y * factor + dy]
+                place = (dz * factor + dy) * LINE
+                for x in range(len(cells)):
                     for dx in range(LINE):
-                        line[x * LINE + dx] = cubes[b, z, y, x, place + dx]
+                        line[x * LINE + dx] = cells[x, place + dx]
 
 
 _LINES = {_copy_in: _copy_lines_in, _copy_out: _copy_lines_out}

@@ -1,0 +1,136 @@
+"""What the processor can do at most: the limits that operators and steps are measured against.
+
+    python benchmarks/machine.py --threads 2
+
+Rates are per CPU second, all threads added up, so that they hold on a machine that others use:
+the number for two threads is lower than for one by what the cores take from each other.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+SIDE = 1024
+"""Of the matrices whose product gives the rate; 12 MB in all."""
+
+WORKING_SETS = (2**19, 2**22, 2**24, 2**28)
+"""Bytes of the arrays whose sum gives a bandwidth: in a core's own cache, in the shared one, at
+its edge, and in memory."""
+
+SAMPLES, SAMPLE_S = 5, 0.02
+"""How often a rate is taken, and the CPU seconds of one sample at least."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Rates per CPU second.
+
+    Attributes:
+        threads: that torch uses.
+        operations: multiplications and additions a second of a float32 matrix product, of the
+            fastest sample.
+        bandwidths: of each of ``WORKING_SETS``, bytes a second read and written.
+    """
+
+    threads: int
+    operations: float
+    bandwidths: tuple[float, ...]
+
+    def bandwidth(self, working_set: float) -> float:
+        """Return bytes a second where so many bytes are touched in turn."""
+        for size, rate in zip(WORKING_SETS, self.bandwidths, strict=True):
+            if working_set <= size:
+                return rate
+        return self.bandwidths[-1]
+
+    def floor_ms(self, operations: float, moved: float) -> float:
+        """Return the CPU ms below which work cannot end, whatever its code.
+
+        Args:
+            operations: multiplications and additions, each counted as one.
+            moved: bytes that must be read and written once.
+        """
+        return 1000 * max(operations / self.operations, moved / self.bandwidth(moved))
+
+    def table(self) -> list[str]:
+        """Return the rates as a Markdown table."""
+        lines = [
+            f"| limit, {self.threads} threads | a CPU second |",
+            "| --- | --- |",
+            f"| float32 matrix product, {SIDE}-squared | {self.operations / 1e9:.0f} Gflop |",
+        ]
+        for size, rate in zip(WORKING_SETS, self.bandwidths, strict=True):
+            lines.append(
+                f"| sum of two arrays, {size / 2**20:g} MB touched | {rate / 1e9:.1f} GB |"
+            )
+        return lines
+
+
+def measure(threads: int) -> Machine:
+    """Measure the rates that ``threads`` threads reach together; torch is left with as many."""
+    torch.set_num_threads(threads)
+    a, b, c = (torch.randn(SIDE, SIDE) for _ in range(3))
+    seconds = fastest(lambda: torch.mm(a, b, out=c))
+    bandwidths = tuple(_bandwidth(size) for size in WORKING_SETS)
+    return Machine(threads, 2 * SIDE**3 / seconds, bandwidths)
+
+
+def _bandwidth(working_set: int) -> float:
+    """Return bytes a second of ``a = b + c``."""
+    b, c, a = (torch.ones(working_set // 12) for _ in range(3))
+    return 12 * len(a) / fastest(lambda: torch.add(b, c, out=a))
+
+
+def fastest(run: Callable[[], object]) -> float:
+    """Return the CPU seconds of one run: the least of some samples, each of enough runs."""
+    run()
+    repeats, taken = 1, 0.0
+    while taken < SAMPLE_S / 2:
+        repeats *= 2
+        taken = _cpu_s(run, repeats)
+    return min(_cpu_s(run, repeats) for _ in range(SAMPLES)) / repeats
+
+
+def _cpu_s(run: Callable[[], object], repeats: int) -> float:
+    began = time.process_time()
+    for _ in range(repeats):
+        run()
+    return time.process_time() - began
+
+
+def description(threads: int) -> str:
+    """Return processor, cores, threads and versions, and how busy the machine is."""
+    load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    return (
+        f"{processor()}; {os.cpu_count()} cores, {threads} threads; Python "
+        f"{platform.python_version()}, torch {torch.__version__}; load average {load}"
+    )
+
+
+def processor() -> str:
+    """Return the name of the CPU, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((row.split(":")[1].strip() for row in lines if row.startswith("model name")), "CPU")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    threads = parser.parse_args().threads
+    print(description(threads))
+    for count in sorted({1, threads}):
+        print("\n".join(["", *measure(count).table()]))
+
+
+if __name__ == "__main__":
+    main()
