@@ -321,10 +321,10 @@ def page(sizes: list[Case], lesions: list[Case]) -> str:
             "## Size of the scan",
             "",
             "DICOM folder to all results with the bundled weights. The scans are pieces of one "
-            f"simulated trunk of 700 x 512 x 512 voxels of {spacing} mm, int16, about the middle of its bone; those "
-            "with more slices begin again at its lower end, with a seam. Bone is counted in the "
-            "scan's own voxels above 200 HU; tiles lie on the model's grid of 1 mm, and are "
-            "counted with their overlap.",
+            f"simulated trunk of 700 x 512 x 512 voxels of {spacing} mm, int16, about "
+            "the middle of its bone; those with more slices begin again at its lower end, with a "
+            "seam. Bone is counted in the scan's own voxels above 200 HU; tiles lie on the model's "
+            "grid of 1 mm, and are counted with their overlap.",
             "",
             *size_tables(sizes),
             "",
