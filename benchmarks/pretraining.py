@@ -104,8 +104,8 @@ def _on_the_way(folder: Path, seed: int) -> str:
 
 
 def shown(value: float, sign: str = "") -> str:
-    """Write a figure; a dash where there is none, such as a Dice without a lesion found."""
-    return f"{value:{sign}.4f}" if math.isfinite(value) else "–"
+    """Write a figure; ``none`` where there is none, such as a Dice without a lesion found."""
+    return f"{value:{sign}.4f}" if math.isfinite(value) else "none"
 
 
 def _at_the_end(folder: Path, seeds: Sequence[int]) -> str:
