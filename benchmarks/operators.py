@@ -4,7 +4,8 @@
 
 MONAI is compared where it is installed (``pip install osteomet[bench]``). Every operator of
 ``osteomet.ops`` is here, at sizes that occur in training with ``configs/default.toml`` and in
-prediction; ``operator_cases.py`` has the sizes, the alternatives and the least work of each.
+prediction; ``operator_cases.py`` and ``box_cases.py`` have the sizes, the alternatives and the
+least work of each.
 """
 
 import argparse
@@ -14,20 +15,17 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from box_cases import box_arithmetic, mask_resampling, monai, suppression
 from machine import Machine, description, measure
 from operator_cases import (
     OURS,
     Case,
     Run,
     Work,
-    box_arithmetic,
     cubes,
     depthwise,
-    mask_resampling,
-    monai,
     response_norm,
     roi_alignment,
-    suppression,
 )
 from timing import Timing, compare
 
@@ -107,9 +105,9 @@ def page(threads: int, rounds: int, chosen: list[str]) -> str:
             "**Times the limit**: CPU time over the larger of operations over the rate of a matrix "
             "product and bytes over the bandwidth of arrays of that size, both per CPU second as "
             "measured here. Operations and bytes are the least by the definition "
-            "(`operator_cases.py`): of a convolution the taps inside the map, of others without "
-            "intermediate results. A microsecond of Python is most of a small case, and where "
-            "operations are comparisons or products of few numbers no code reaches the limit.",
+            "(`operator_cases.py`, `box_cases.py`): of a convolution the taps inside the map, of "
+            "others without intermediate results. A microsecond of Python is most of a small case, "
+            "and no code reaches the limit where operations are comparisons or products of few.",
             "",
             *machine.table(),
             "",
