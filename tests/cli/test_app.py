@@ -4,7 +4,6 @@ import subprocess
 import sys
 
 import pytest
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from osteomet.cli.app import COMMANDS, build_app
