@@ -11,6 +11,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ablation_variants import DEPARTURES, NOT_TRAINED, PAPER, SCALED, SMALL, Variant, variants
+from ablation_variants import NOT_TRAINED, PAPER, SCALED, SMALL, Variant, variants
 from jaxtyping import Float
 
 from osteomet.checkpoint import load_weights, save_weights
@@ -51,7 +52,7 @@ PAPER_TERMS = ("rpn_objectness", "rpn_box", "classes", "box", "mask")
 TEXT = """\
 # What each departure of the default from the paper gains
 
-Repeat with `python benchmarks/ablation.py FOLDER --workers 2`. Each variant is the default with one
+Repeat with `python benchmarks/ablation.py FOLDER {options}`. Each variant is the default with one
 group of settings turned back to those of [configs/paper.toml](../configs/paper.toml); the last two
 turn back all, and all but the optimiser. Trained on {training} simulated patients of small fields
 for {patches} patches of 48 voxels of 1.5 mm a side ({steps} steps of {batch}, or half as many of
@@ -75,7 +76,7 @@ What is fair and what is not:
 - The budget is short. A learning rate of 1e-4 is meant for tens of thousands of steps, and loses
   here for that reason; so the paper's preset stands here with the default's optimiser too.
 - The two other seeds of the default show how much is chance. A difference as small as theirs says
-  nothing; and of the differences of {groups} groups about one is outside its interval by chance.
+  nothing; and of twenty differences about one lies outside its interval by chance.
 - Not measured, since all variants have small values of their own: {scaled}.
 - Warm-up and averaging are shorter than the default's, for so short a run. The weight decay is the
   same in both files. The paper's five anchor scales lie on three levels here, two on each, and one
@@ -318,6 +319,9 @@ def page(options: argparse.Namespace, jobs: Sequence[Job]) -> str:
     scaled = "; ".join(
         f"{why}: {', '.join(f'`{n}`' for n in names)}" for why, names in SCALED.items()
     )
+    only = ""
+    if options.only is not None:
+        only = f" --only {' '.join(shlex.quote(name) for name in options.only)}"
     cases = read_cohort(jobs[0].cohort).cases
     training = len({case.patient_id for case in cases if case.split == "train"})
     batch = Config().training.batch_size
@@ -328,7 +332,7 @@ def page(options: argparse.Namespace, jobs: Sequence[Job]) -> str:
         batch=batch,
         tables=tables(jobs),
         resamples=RESAMPLES,
-        groups=len(DEPARTURES),
+        options=f"--workers 2 --steps {options.steps}{only}",
         scaled=scaled,
     )
 
