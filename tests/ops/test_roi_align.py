@@ -62,10 +62,13 @@ def test_pooling_equals_a_loop_over_samples(shape: tuple[int, int, int, int], ra
         torch.testing.assert_close(pooled[i], expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("channels", [2, 20])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
-def test_output_and_gradient_equal_grid_sample(memory_format: torch.memory_format) -> None:
-    features = image(2, 20, 9, 8, 7).to(memory_format=memory_format).requires_grad_()
-    boxes, grad = float_boxes(5, 1, 7, 6) - 1, image(5, 20, 4, 4, 4, seed=1)
+def test_output_and_gradient_equal_grid_sample(
+    memory_format: torch.memory_format, channels: int
+) -> None:
+    features = image(2, channels, 9, 8, 7).to(memory_format=memory_format).requires_grad_()
+    boxes, grad = float_boxes(5, 1, 7, 6) - 1, image(5, channels, 4, 4, 4, seed=1)
     pooled = roi_align(features, boxes, INDEX, output_size=4)
     (gradient,) = torch.autograd.grad(pooled, features, grad)
 

@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from osteomet.ops.acceleration import aligned_zeros, channels_last_array, run_blocks, uses_numba
-from osteomet.ops.roi_align_kernels import gather, gather_few, scatter
+from osteomet.ops.roi_align_kernels import gather, gather_few, scatter, scatter_few
 
 Features = Float[Tensor, "batch channels depth height width"]
 Pooled = Float[Tensor, "n channels o o o"]
@@ -149,7 +149,8 @@ class _RoIAlign(torch.autograd.Function):
             batch, channels, depth, height, width = shape
             summed = aligned_zeros((batch, depth, height, width, channels))
             slabs = min(SLABS, depth) if len(chosen) else 0
-            run_blocks(scatter, slabs, slabs, chosen.numpy(), grad_array, *arrays, summed)
+            spread = scatter_few if channels <= FEW else scatter
+            run_blocks(spread, slabs, slabs, chosen.numpy(), grad_array, *arrays, summed)
             grads.append(torch.from_numpy(summed).movedim(-1, 1))
         return None, None, None, None, None, *grads
 

@@ -123,6 +123,42 @@ def scatter(
 
 
 @compile_kernel
+def scatter_few(
+    block: int,
+    blocks: int,
+    rois: np.ndarray,
+    grads: np.ndarray,
+    boxes: np.ndarray,
+    batch_index: np.ndarray,
+    ratio: int,
+    summed: np.ndarray,
+) -> None:
+    """Do the same for few channels."""
+    depth, channels = summed.shape[1], summed.shape[4]
+    first, last = block * depth // blocks, (block + 1) * depth // blocks
+    samples, scale = grads.shape[1] * ratio, ONE / np.float32(ratio**3)
+    for roi in rois:
+        image = summed[batch_index[roi]]
+        index, share, step = _find_samples(boxes[roi], image.shape, samples)
+        for k in range(samples):
+            near, far = index[0, k], index[0, k] + step[0]
+            for plane, weight in ((near, ONE - share[0, k]), (far, share[0, k])):
+                if not first <= plane < last:
+                    continue
+                for j in range(samples):
+                    y0, y1, y = index[1, j], index[1, j] + step[1], share[1, j]
+                    low, high = scale * weight * (ONE - y), scale * weight * y
+                    for i in range(samples):
+                        x0, x1, x = index[2, i], index[2, i] + step[2], share[2, i]
+                        for channel in range(channels):
+                            grad = grads[roi, k // ratio, j // ratio, i // ratio, channel]
+                            image[plane, y0, x0, channel] += low * (ONE - x) * grad
+                            image[plane, y0, x1, channel] += low * x * grad
+                            image[plane, y1, x0, channel] += high * (ONE - x) * grad
+                            image[plane, y1, x1, channel] += high * x * grad
+
+
+@compile_kernel
 def _scatter_plane(
     plane: np.ndarray,
     weight: float,

@@ -24,8 +24,10 @@ from osteomet.ops.acceleration import (
 
 Features = Float[Tensor, "batch channels z y x"]
 
-LARGEST, MOST = 4, 16
-"""Side of a cube above which torch gathers as fast, and channels from which it spreads as fast."""
+LARGEST = 4
+"""Side of a cube above which torch gathers as fast: its numbers lie too far apart for either."""
+MOST = 16
+"""Channels from which torch spreads runs of them best; fewer it spreads one channel at a time."""
 LINE = 4
 """Voxels of one channel that are copied at once: the stride of stem and segmentation."""
 SMALL = 200_000
@@ -89,22 +91,24 @@ def _gather(x: Tensor, factor: int) -> Tensor:
         return _gather_by_torch(x, factor)
     b, c, z, y, w = x.shape
     cubes = torch.empty(b, z // factor, y // factor, w // factor, c * factor**3)
-    _run(_copy_in, channels_last_array(x), cubes.numpy(), factor)
+    array = channels_last_array(x)
+    if c == 1 and factor == LINE:
+        _run(_copy_lines_in, array[..., 0], cubes.numpy(), factor)
+    else:
+        _run(_copy_in, array, cubes.numpy(), factor)
     return cubes.movedim(-1, 1)
 
 
 def _scatter(x: Tensor, factor: int) -> Tensor:
     b, c, z, y, w = x.shape
-    if c // factor**3 >= MOST:
+    if c > factor**3 or factor != LINE:
         return _scatter_by_torch(x, factor)
-    spread = torch.empty(b, z * factor, y * factor, w * factor, c // factor**3)
-    _run(_copy_out, spread.numpy(), channels_last_array(x), factor)
+    spread = torch.empty(b, z * factor, y * factor, w * factor, 1)
+    _run(_copy_lines_out, spread.numpy()[..., 0], channels_last_array(x), factor)
     return spread.movedim(-1, 1)
 
 
 def _run(copy: Callable[..., None], voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
-    if voxels.shape[-1] == 1 and factor == LINE:
-        copy, voxels = _LINES[copy], voxels[..., 0]
     threads = 1 if cubes.size < SMALL else None
     run_ranges(copy, math.prod(cubes.shape[:3]), voxels, cubes, factor, max_threads=threads)
 
@@ -117,10 +121,13 @@ def _gather_by_torch(x: Tensor, factor: int) -> Tensor:
 
 def _scatter_by_torch(x: Tensor, factor: int) -> Tensor:
     b, c, z, y, w = x.shape
-    cubes = x.movedim(1, -1).reshape(b, z, y, w, c // factor**3, factor, factor, factor)
-    spread = cubes.permute(0, 1, 5, 2, 6, 3, 7, 4)
-    spread = spread.reshape(b, z * factor, y * factor, w * factor, c // factor**3)
-    return spread.contiguous().movedim(-1, 1)
+    channels, sides = c // factor**3, (z * factor, y * factor, w * factor)
+    cubes = x.movedim(1, -1).reshape(b, z, y, w, channels, factor, factor, factor)
+    if channels >= MOST and factor <= LARGEST:
+        runs = cubes.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, *sides, channels)
+        return runs.movedim(-1, 1)
+    spread = cubes.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, channels, *sides)
+    return spread.contiguous(memory_format=torch.channels_last_3d)
 
 
 @compile_kernel
@@ -144,22 +151,6 @@ def _copy_in(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, facto
                     for dx in range(factor):
                         for c in range(line.shape[1]):
                             cells[x, c * factor**3 + place + dx] = line[x * factor + dx, c]
-
-
-@compile_kernel
-def _copy_out(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
-    """Do the reverse: fill the voxels of some rows of cubes."""
-    for row in range(first, last):
-        b, z, y = _place(row, cubes)
-        cells = cubes[b, z, y]
-        for dz in range(factor):
-            for dy in range(factor):
-                line = voxels[b, z * factor + dz, y * factor + dy]
-                place = (dz * factor + dy) * factor
-                for x in range(len(cells)):
-                    for dx in range(factor):
-                        for c in range(line.shape[1]):
-                            line[x * factor + dx, c] = cells[x, c * factor**3 + place + dx]
 
 
 @compile_kernel
@@ -194,7 +185,3 @@ def _copy_lines_out(
                 for x in range(len(cells)):
                     for dx in range(LINE):
                         line[x * LINE + dx] = cells[x, place + dx]
-
-
-_LINES = {_copy_in: _copy_lines_in, _copy_out: _copy_lines_out}
-"""What copies lines in place of runs of channels."""
