@@ -30,6 +30,8 @@ MOST = 16
 """Channels from which torch spreads runs of them best; fewer it spreads one channel at a time."""
 LINE = 4
 """Voxels of one channel that are copied at once: the stride of stem and segmentation."""
+PAIR = 2
+"""Channels, and voxels a side, of the crops that the heads read."""
 SMALL = 200_000
 """Values below which to wake a second thread takes longer than the work."""
 
@@ -95,7 +97,8 @@ def _gather(x: Tensor, factor: int) -> Tensor:
     if c == 1 and factor == LINE:
         _run(_copy_lines_in, array[..., 0], cubes.numpy(), factor)
     else:
-        _run(_copy_in, array, cubes.numpy(), factor)
+        copy = _copy_pairs_in if c == factor == PAIR else _copy_in
+        _run(copy, array, cubes.numpy(), factor)
     return cubes.movedim(-1, 1)
 
 
@@ -151,6 +154,22 @@ def _copy_in(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, facto
                     for dx in range(factor):
                         for c in range(line.shape[1]):
                             cells[x, c * factor**3 + place + dx] = line[x * factor + dx, c]
+
+
+@compile_kernel
+def _copy_pairs_in(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, _: int) -> None:
+    """Do so for ``PAIR`` channels and a factor of ``PAIR``: the inner loops are then unrolled."""
+    for row in range(first, last):
+        b, z, y = _place(row, cubes)
+        cells = cubes[b, z, y]
+        for dz in range(PAIR):
+            for dy in range(PAIR):
+                line = voxels[b, z * PAIR + dz, y * PAIR + dy]
+                place = (dz * PAIR + dy) * PAIR
+                for x in range(len(cells)):
+                    for dx in range(PAIR):
+                        for c in range(PAIR):
+                            cells[x, c * PAIR**3 + place + dx] = line[x * PAIR + dx, c]
 
 
 @compile_kernel
