@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -42,25 +42,26 @@ class Part:
     def command(self) -> str:
         return shlex.join(["python", f"benchmarks/{self.script}.py", *self.options])
 
-    def run(self, workplace: Path) -> float:
-        """Run the script, and return its seconds.
+    def run(self, places: Mapping[str, str]) -> float:
+        """Run the script with places put for their names; return its seconds.
 
         Raises:
             subprocess.CalledProcessError: it failed.
         """
-        options = [option.replace("FOLDER", str(workplace)) for option in self.options]
-        options = [option.replace("HERE", str(HERE)) for option in options]
+        options = list(self.options)
+        for name, place in places.items():
+            options = [option.replace(name, place) for option in options]
         started = time.perf_counter()
         subprocess.run([sys.executable, str(HERE / f"{self.script}.py"), *options], check=True)
         return time.perf_counter() - started
 
 
-def parts(nnunet: str | None) -> tuple[Part, ...]:
+def parts(*, with_nnunet: bool) -> tuple[Part, ...]:
     """Return the scripts in their order; the scan that is simulated for one serves the others."""
-    peer = ("--nnunet", nnunet, "--nnunet-tiles", "1") if nnunet else ()
+    peer = ("--nnunet", "PYTHON", "--nnunet-tiles", "1") if with_nnunet else ()
     return (
-        Part("operators", ("--output", "HERE/operators.md")),
-        Part("training_step", ("--output", "HERE/training_step.md")),
+        Part("operators", ("--output", "benchmarks/operators.md")),
+        Part("training_step", ("--output", "benchmarks/training_step.md")),
         Part("whole_scan", ("--folder", "FOLDER", "--runs", "3", *peer)),
         Part("growth", ("--folder", "FOLDER")),
     )
@@ -87,8 +88,7 @@ def join_pages(done: Sequence[tuple[Part, float]], described: str) -> str:
         "| command | minutes | page |",
         "| --- | --- | --- |",
         *(
-            f"| `{part.command.replace('HERE', 'benchmarks')}` | {seconds / 60:.1f} "
-            f"| [{part.page.name}]({part.page.name}) |"
+            f"| `{part.command}` | {seconds / 60:.1f} | [{part.page.name}]({part.page.name}) |"
             for part, seconds in done
         ),
         f"| together | {sum(seconds for _, seconds in done) / 60:.1f} | |",
@@ -107,10 +107,14 @@ def main() -> None:
     options = parser.parse_args()
     done = []
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
-        for part in parts(options.nnunet):
+        places = {
+            "FOLDER": str(options.folder or temporary),
+            "PYTHON": options.nnunet or "",
+            "benchmarks/": f"{HERE}/",
+        }
+        for part in parts(with_nnunet=options.nnunet is not None):
             print(f"{part.script} ...", flush=True)
-            done.append((part, part.run(folder)))
+            done.append((part, part.run(places)))
     (HERE / "results.md").write_text(join_pages(done, machine()), encoding="utf-8")
 
 
