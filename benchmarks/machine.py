@@ -19,6 +19,9 @@ import torch
 SIDE = 1024
 """Of the matrices whose product gives the rate; 12 MB in all."""
 
+NARROW = (16384, 192, 48)
+"""Rows, inner side and columns of the product that a step of the default model has most of."""
+
 WORKING_SETS = (2**19, 2**22, 2**24, 2**28)
 """Bytes of the arrays whose sum gives a bandwidth: in a core's own cache, in the shared one, at
 its edge, and in memory."""
@@ -35,11 +38,14 @@ class Machine:
         threads: that torch uses.
         operations: multiplications and additions a second of a float32 matrix product, of the
             fastest sample.
+        narrow: the same of ``NARROW``; no limit is taken from it, but it says what of a step's
+            distance from its limit lies in the library's products.
         bandwidths: of each of ``WORKING_SETS``, bytes a second read and written.
     """
 
     threads: int
     operations: float
+    narrow: float
     bandwidths: tuple[float, ...]
 
     def bandwidth(self, working_set: float) -> float:
@@ -65,6 +71,9 @@ class Machine:
             "| --- | --- |",
             f"| float32 matrix product, {SIDE}-squared | {self.operations / 1e9:.0f} Gflop |",
         ]
+        rows, inner, columns = NARROW
+        shape = f"{rows} x {inner} by {inner} x {columns}"
+        lines.append(f"| the same, {shape} (no limit) | {self.narrow / 1e9:.0f} Gflop |")
         for size, rate in zip(WORKING_SETS, self.bandwidths, strict=True):
             lines.append(
                 f"| sum of two arrays, {size / 2**20:g} MB touched | {rate / 1e9:.1f} GB |"
@@ -75,10 +84,14 @@ class Machine:
 def measure(threads: int) -> Machine:
     """Measure the rates that ``threads`` threads reach together; torch is left with as many."""
     torch.set_num_threads(threads)
-    a, b, c = (torch.randn(SIDE, SIDE) for _ in range(3))
-    seconds = fastest(lambda: torch.mm(a, b, out=c))
     bandwidths = tuple(_bandwidth(size) for size in WORKING_SETS)
-    return Machine(threads, 2 * SIDE**3 / seconds, bandwidths)
+    return Machine(threads, _rate(SIDE, SIDE, SIDE), _rate(*NARROW), bandwidths)
+
+
+def _rate(rows: int, inner: int, columns: int) -> float:
+    """Return multiplications and additions a second of a matrix product."""
+    a, b, c = torch.randn(rows, inner), torch.randn(inner, columns), torch.empty(rows, columns)
+    return 2 * rows * inner * columns / fastest(lambda: torch.mm(a, b, out=c))
 
 
 def _bandwidth(working_set: int) -> float:

@@ -252,11 +252,13 @@ def speeds(
         pairs = list(zip(steps["before"], steps["this code"], strict=True))
         ratios = sorted(before["cpu_ms"] / now["cpu_ms"] for before, now in pairs[WARM:])
         apart = [abs(before["loss"] / now["loss"] - 1) for before, now in pairs]
+        shown = {number: apart[number - 1] for number in (1, 2, 4, len(apart))}
         lines += [
             "",
             f"Before / now, step by step in turn: median {median(ratios):.2f}, {ratios[0]:.2f} to "
-            f"{ratios[-1]:.2f}. The losses of the first step are {apart[0]:.0e} apart, relatively, "
-            f"those of {len(pairs)} steps at most {max(apart):.0e}: rounding grows.",
+            f"{ratios[-1]:.2f}. The losses of step {', '.join(map(str, shown))} are "
+            f"{', '.join(f'{one:.0e}' for one in shown.values())} apart, relatively: rounding, "
+            "which grows as it decides which negatives are the hardest.",
         ]
     return lines
 
