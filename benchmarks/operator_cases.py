@@ -157,7 +157,8 @@ def cubes() -> Iterator[Case]:
         there[OURS] = partial(space_to_depth, x, factor)
         back[OURS] = partial(depth_to_space, y, factor)
         yield Case(f"into channels, {size}", work, there)
-        yield Case(f"out of channels, {size}", work, back)
+        if channels != 2:  # the crops of image and segmentation carry no gradient
+            yield Case(f"out of channels, {size}", work, back)
 
 
 def _cubes_by_torch(x: Tensor, factor: int) -> Tensor:
