@@ -65,8 +65,9 @@ class Machine:
 
     def table(self) -> list[str]:
         """Return the rates as a Markdown table."""
+        of = "1 thread" if self.threads == 1 else f"1 or {self.threads} threads, the faster"
         lines = [
-            f"| limit, the higher of 1 and {self.threads} threads | a CPU second |",
+            f"| limit, {of} | a CPU second |",
             "| --- | --- |",
             f"| float32 matrix product, {SIDE}-squared | {self.operations / 1e9:.0f} Gflop |",
         ]
