@@ -4,7 +4,8 @@ Boxes are ``(n, 6)``, ``(z1, y1, x1, z2, y2, x2)`` in any unit, half open.
 """
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Integer
+from scipy import ndimage
 
 Boxes = Float[np.ndarray, "n 6"]
 
@@ -31,3 +32,16 @@ def box_intersection(
     high = np.minimum(a[:, None, 3:], b[None, :, 3:])
     shared: Float[np.ndarray, "n m"] = np.maximum(high - low, 0.0).prod(axis=2)
     return shared
+
+
+def instance_boxes(
+    instances: Integer[np.ndarray, "z y x"],
+) -> tuple[Int[np.ndarray, " n"], Boxes]:
+    """Return the ids in a label map, rising, and the voxel-edge box of each."""
+    found = ndimage.find_objects(instances)
+    ids = [place for place, region in enumerate(found, start=1) if region is not None]
+    boxes = [
+        [side.start for side in found[place - 1]] + [side.stop for side in found[place - 1]]
+        for place in ids
+    ]
+    return np.array(ids, dtype=np.int64), np.array(boxes, dtype=np.float64).reshape(-1, 6)

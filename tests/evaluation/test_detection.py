@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
+from osteomet.box_arrays import box_iou, instance_boxes
 from osteomet.evaluation.detection import (
     PooledMatches,
     ScanMatches,
-    box_iou,
     froc,
-    instance_boxes,
     match_candidates,
 )
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from osteomet.evaluation.detection import instance_boxes
+from osteomet.box_arrays import instance_boxes
 from osteomet.evaluation.overlap_crops import pair_crop, scan_crops
 from osteomet.evaluation.segmentation import dice
 from osteomet.evaluation.surface import SurfaceCounts, compare_surfaces

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.functional.detection import panoptic_quality as torchmetrics_quality
 
-from osteomet.evaluation.detection import instance_boxes
+from osteomet.box_arrays import instance_boxes
 from osteomet.evaluation.panoptic import (
     PanopticCounts,
     mask_ious,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
-from scipy import ndimage
 
+from osteomet.box_arrays import instance_boxes
 from osteomet.data.adapters.drafts import file_name
 from osteomet.data.annotations import instances_on_scan, read_boxes_mm, without_duplicates
 from osteomet.data.manifest import Case, Cohort
@@ -48,7 +48,7 @@ class ExportedScan:
     @property
     def all_boxes(self) -> Float[np.ndarray, "n 6"]:
         """Voxel edges of all lesions, those with a mask first."""
-        return np.concatenate([instance_boxes(self.instances), self.boxes])
+        return np.concatenate([instance_boxes(self.instances)[1], self.boxes])
 
     @property
     def box_regions(self) -> list[tuple[slice, slice, slice]]:
@@ -142,7 +142,7 @@ class ExportedScans:
             case=case,
             volume=volume,
             instances=instances,
-            boxes=_boxes(case, volume, instance_boxes(instances)),
+            boxes=_boxes(case, volume, instance_boxes(instances)[1]),
             ignore=ignore,
             number=BY_PRIMARY.index(case.primary) if self.by_primary else 0,
         )
@@ -156,13 +156,6 @@ class ExportedScans:
             count += 1
             name = f"{plain}-{count}"
         return name
-
-
-def instance_boxes(instances: Integer[np.ndarray, "z y x"]) -> Float[np.ndarray, "n 6"]:
-    """Return the tight boxes of the labels 1 to n, in voxel edges."""
-    found = [place for place in ndimage.find_objects(instances) if place is not None]
-    boxes = [[s.start for s in place] + [s.stop for s in place] for place in found]
-    return np.array(boxes, dtype=float).reshape(-1, 6)
 
 
 def _boxes(

@@ -23,8 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Integer
-from scipy import ndimage
+from jaxtyping import Bool, Float, Int
 
 from osteomet.box_arrays import Boxes, box_intersection, box_iou, box_volume
 
@@ -186,19 +185,6 @@ class PooledMatches:
             scans,
             lesions,
         )
-
-
-def instance_boxes(
-    instances: Integer[np.ndarray, "z y x"],
-) -> tuple[Int[np.ndarray, " n"], Boxes]:
-    """Return the ids in a label map, rising, and the voxel-edge box of each."""
-    found = ndimage.find_objects(instances)
-    ids = [place for place, region in enumerate(found, start=1) if region is not None]
-    boxes = [
-        [side.start for side in found[place - 1]] + [side.stop for side in found[place - 1]]
-        for place in ids
-    ]
-    return np.array(ids, dtype=np.int64), np.array(boxes, dtype=np.float64).reshape(-1, 6)
 
 
 def _ignored(

@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 from scipy import ndimage
 
+from osteomet.box_arrays import instance_boxes
 from osteomet.errors import AnnotationError, InputError
 from osteomet.evaluation.detection import (
     HIT_IOU,
     ScanMatches,
-    instance_boxes,
     match_candidates,
 )
 from osteomet.evaluation.overlap_crops import Crop, pair_crop, scan_crops
