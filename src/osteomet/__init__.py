@@ -8,6 +8,7 @@ Read the files in the order of the data flow; each line is one step::
     structures.py                     targets, proposals and detections: what stages hand over
     findings.py                       what was found, frozen, to and from JSON: the border
     checkup.py                        what was measured and found in a cohort, likewise
+    label_map.py                      instances on a grid, as pieces and not as a whole array
     box_arrays.py                     overlap of boxes in NumPy, for what needs no torch
 
     io/scan.py                        any file or folder -> scan
@@ -23,6 +24,7 @@ Read the files in the order of the data flow; each line is one step::
     io/hounsfield.py                  padding, overflow, and whether values can be HU at all
     io/volumes.py                     NIfTI, NRRD and MetaImage, read and written
     io/nifti.py                       what SimpleITK does not tell about a NIfTI header
+    io/nifti_writer.py                label maps as NIfTI files, slab by slab
     io/dicom_writer.py                a volume -> a valid CT series
     io/dicom_folder.py                the series below a folder, and which a drawing belongs to
     io/regions.py                     regions drawn by others -> one label map on the scan's grid

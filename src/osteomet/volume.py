@@ -19,6 +19,8 @@ from osteomet.errors import GeometryError
 Affine = Float[np.ndarray, "4 4"]
 Points = Float[np.ndarray, "points 3"]
 ShapeZYX = tuple[int, int, int]
+Window = tuple[slice, slice, slice]
+"""A box of whole voxels along ``(z, y, x)``."""
 
 ORTHOGONALITY_TOLERANCE = 1e-3
 """Largest cosine between two axes of a grid that still counts as orthogonal (0.06 degrees)."""

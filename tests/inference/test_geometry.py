@@ -93,7 +93,7 @@ def check(folder: Path) -> Findings:
     prediction = Predictor(blob_weights(), "cpu", detector=BlobFinder()).predict(folder)
     (lesion,) = prediction.findings.lesions
     scan = prediction.scan.volume
-    truth, found = ellipsoid(scan, LESION, RADII), prediction.labels.voxels == lesion.label
+    truth, found = ellipsoid(scan, LESION, RADII), prediction.labels.whole().voxels == lesion.label
     off = np.linalg.norm(np.array(lesion.centroid_lps_mm) - LESION)
     assert dice(truth, found) >= 0.9, dice(truth, found)
     assert off <= 0.5, off

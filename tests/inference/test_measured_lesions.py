@@ -51,7 +51,7 @@ def test_no_detection_gives_an_empty_label_map() -> None:
     measured = measure(cubes(scores=()), scan())
     assert measured.candidates == measured.lesions == measured.warnings == ()
     assert measured.labels.shape == (20, 30, 40)
-    assert not measured.labels.any()
+    assert not measured.labels.instances
 
 
 def test_a_cube_is_measured_in_mm() -> None:
@@ -61,8 +61,8 @@ def test_a_cube_is_measured_in_mm() -> None:
     # Model voxels of 1 mm: z 8-16 are slices 4-7 of 2 mm.
     measured = measure(cubes((8, 10, 20, 16, 16, 26), scores=(0.9,)), volume)
     (lesion,) = measured.lesions
-    assert np.argwhere(measured.labels == 1).min(axis=0).tolist() == [4, 10, 20]
-    assert np.argwhere(measured.labels == 1).max(axis=0).tolist() == [7, 15, 25]
+    assert np.argwhere(measured.labels.whole().voxels == 1).min(axis=0).tolist() == [4, 10, 20]
+    assert np.argwhere(measured.labels.whole().voxels == 1).max(axis=0).tolist() == [7, 15, 25]
     assert lesion.volume_ml == pytest.approx(8 * 6 * 6 / 1000)
     assert lesion.centroid_lps_mm == pytest.approx((-10 + 22.5, 5 + 12.5, 100 + 11.0))
     assert lesion.longest_diameter_mm == pytest.approx(np.sqrt(6**2 + 5**2 + 5**2))
@@ -80,7 +80,7 @@ def test_the_candidates_mask_decodes_to_the_lesions_voxels() -> None:
     again[tuple(slice(o, o + n) for o, n in zip(mask.offset_zyx, mask.shape_zyx, strict=True))] = (
         mask.decode()
     )
-    assert (again == (measured.labels == 1)).all()
+    assert (again == (measured.labels.whole().voxels == 1)).all()
 
 
 def test_only_candidates_above_the_threshold_are_lesions() -> None:
@@ -94,7 +94,7 @@ def test_a_shared_voxel_goes_to_the_surer_mask() -> None:
     found = cubes((0, 0, 0, 10, 10, 10), (0, 0, 6, 10, 10, 16), scores=(0.9, 0.8))
     found.masks[0] = 0.6
     measured = measure(found, scan((1.0, 1.0, 1.0)))
-    assert (measured.labels[0, 0, :17] == [1] * 6 + [2] * 10 + [0]).all()
+    assert (measured.labels.whole().voxels[0, 0, :17] == [1] * 6 + [2] * 10 + [0]).all()
     assert sum(lesion.volume_ml for lesion in measured.lesions) == pytest.approx(1.6)
 
 

@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from osteomet.config import InferenceConfig
+from osteomet.data.preprocess import ModelView, to_model_grid
 from osteomet.errors import ConfigError
 from osteomet.inference.tiles import BoneRegion, TilePlan, core_bounds, find_bone, plan_tiles
 from osteomet.volume import Volume
@@ -68,7 +69,8 @@ def test_a_scan_smaller_than_a_tile_is_padded_with_air_to_a_multiple_of_32() -> 
     cells = np.ones((2, 13, 25), dtype=bool)
     plan = plan_tiles(BoneRegion(cells, 4, (7, 50, 100)), tiling())
     assert plan.size == (32, 64, 64)
-    crop = plan.crop(np.ones((7, 50, 100), np.int16), plan.starts[0], padding_hu=-1024)
+    ones = Volume.from_spacing(np.ones((7, 50, 100), np.int16), (1.0, 1.0, 1.0))
+    crop = plan.crop(ModelView.of(ones, 1.0), plan.starts[0])
     assert crop.shape == (32, 64, 64)
     assert (crop[:7, :50] == 1).all()
     assert (crop[7:] == -1024).all()
@@ -82,7 +84,11 @@ def test_a_tile_without_a_core_or_of_odd_size_is_refused(config: InferenceConfig
         plan_tiles(region, config)
 
 
-def patient(spacing_mm: float = 2.0) -> tuple[Volume, np.ndarray]:
+def isotropic(hu: np.ndarray, spacing_mm: float) -> ModelView:
+    return ModelView.of(Volume.from_spacing(hu, (spacing_mm,) * 3), spacing_mm)
+
+
+def patient(spacing_mm: float = 2.0) -> tuple[ModelView, np.ndarray]:
     """Return a trunk with a spine whose marrow is lytic, a table, and the lesion's mask."""
     z, y, x = np.indices((60, 90, 90))
     hu = np.full(z.shape, -1000, np.int16)
@@ -94,12 +100,12 @@ def patient(spacing_mm: float = 2.0) -> tuple[Volume, np.ndarray]:
     lesion = (spine < 9) & (np.abs(z - 30) < 8)
     hu[lesion] = 20
     noise = np.random.default_rng(0).normal(0, 40, hu.shape)
-    return Volume.from_spacing((hu + noise).astype(np.float32), (spacing_mm,) * 3), lesion
+    return isotropic((hu + noise).astype(np.float32), spacing_mm), lesion
 
 
 def test_a_lytic_lesion_is_covered_and_the_table_is_not() -> None:
-    volume, lesion = patient()
-    region = find_bone(volume, dilation_mm=20.0)
+    scan, lesion = patient()
+    region = find_bone(scan, dilation_mm=20.0)
     assert region.covered_share(lesion.astype(np.int32)) == 1.0
     assert not region.cells[:, 84 // region.factor].any()
     assert region.cells.mean() < 0.4
@@ -108,10 +114,10 @@ def test_a_lytic_lesion_is_covered_and_the_table_is_not() -> None:
 def test_noise_air_and_small_calcifications_are_no_bone() -> None:
     hu = np.random.default_rng(0).normal(40, 50, (60, 60, 60)).astype(np.float32)
     hu[30:33, 30:33, 30:33] = 1000
-    region = find_bone(Volume.from_spacing(hu, (1.0, 1.0, 1.0)), dilation_mm=20.0)
+    region = find_bone(isotropic(hu, 1.0), dilation_mm=20.0)
     assert not region.cells.any()
     air = np.full((5, 40, 40), -1024, np.int16)
-    assert not find_bone(Volume.from_spacing(air, (4.0, 4.0, 4.0)), 20.0).cells.any()
+    assert not find_bone(isotropic(air, 4.0), 20.0).cells.any()
 
 
 def test_margin_is_in_mm_at_any_spacing() -> None:
@@ -120,7 +126,7 @@ def test_margin_is_in_mm_at_any_spacing() -> None:
         hu = np.full((side,) * 3, 40, np.int16)
         middle = slice(round(54 / spacing), round(66 / spacing))
         hu[middle, middle, middle] = 800
-        region = find_bone(Volume.from_spacing(hu, (spacing,) * 3), dilation_mm=20.0)
+        region = find_bone(isotropic(hu, spacing), dilation_mm=20.0)
         cell_mm = region.factor * spacing
         width = region.cells.any(axis=(1, 2)).sum() * cell_mm
         assert width == pytest.approx(12 + 40, abs=2 * cell_mm)
@@ -164,9 +170,26 @@ def test_the_margin_is_a_distance(dilation_mm: float) -> None:
     rng = np.random.default_rng(0)
     for z, y, x in rng.integers(12, 80, (6, 3)):
         voxels[z : z + 10, y : y + 9, x : x + 8] = 600
-    volume = Volume.from_spacing(voxels, (1.0, 1.0, 1.0))
-    dense = find_bone(volume, 0.0).cells
+    scan = isotropic(voxels, 1.0)
+    dense = find_bone(scan, 0.0).cells
     assert dense.any()
     near = ndimage.distance_transform_edt(~dense) * 4 <= dilation_mm
     expected = ndimage.binary_fill_holes(near)
-    assert np.array_equal(find_bone(volume, dilation_mm).cells, expected)
+    assert np.array_equal(find_bone(scan, dilation_mm).cells, expected)
+
+
+def test_tiles_are_pieces_of_the_resampled_scan() -> None:
+    rng = np.random.default_rng(0)
+    hu = rng.integers(-1000, 1000, (70, 90, 100)).astype(np.int16)
+    affine = Volume.from_spacing(hu, (1.5, 0.7, 0.8)).affine
+    affine[:3, 1] *= -1  # rows from posterior to anterior
+    volume = Volume(hu, affine)
+    whole = to_model_grid(volume, 1.0)
+    scan = ModelView.of(volume, 1.0)
+    plan = TilePlan(((0, 0, 0), (9, 31, 48)), (96, 32, 32), scan.shape)
+    for start in plan.starts:
+        there = tuple(slice(s, s + n) for s, n in zip(start, plan.size, strict=True))
+        expected = whole.voxels[there]
+        crop = plan.crop(scan, start)
+        assert crop.shape == plan.size
+        assert np.array_equal(crop[: len(expected)], expected)

@@ -16,6 +16,7 @@ from osteomet.findings import (
     RunLengthMask,
     SeriesInfo,
 )
+from osteomet.label_map import LabelMap
 from osteomet.volume import Volume
 
 Orientation = tuple[tuple[int, int, int], tuple[bool, bool, bool]]
@@ -31,6 +32,10 @@ class Scene:
     findings: Findings
     volume: Volume
     labels: np.ndarray
+
+    @property
+    def label_map(self) -> LabelMap:
+        return LabelMap.of(self.volume.with_voxels(self.labels))
 
 
 def reoriented(volume: Volume, orientation: Orientation) -> Volume:

@@ -51,7 +51,7 @@ def paint(browser: str, page: Path, picture: Path) -> list[str]:
 def test_the_page_paints_without_complaint(browser: str, tmp_path: Path) -> None:
     one = scene(warnings=["A warning."])
     page, picture = tmp_path / "report.html", tmp_path / "page.png"
-    write_report(one.findings, one.volume, one.labels, page)
+    write_report(one.findings, one.volume, one.label_map, page)
     assert paint(browser, page, picture) == []
     painted = np.asarray(Image.open(picture).convert("RGB")).astype(int)
     notice = (np.abs(painted - YELLOW_NOTICE) <= 2).all(axis=2).mean()
@@ -64,7 +64,7 @@ def test_this_browser_would_tell(browser: str, tmp_path: Path) -> None:
     """A page of the same policy with one foreign picture does complain."""
     one = scene(lesions=0)
     page = tmp_path / "report.html"
-    write_report(one.findings, one.volume, one.labels, page)
+    write_report(one.findings, one.volume, one.label_map, page)
     foreign = '<img src="https://example.invalid/x.png" alt="x"></main>'
     page.write_text(page.read_text(encoding="utf-8").replace("</main>", foreign), encoding="utf-8")
     assert any("example.invalid" in line for line in paint(browser, page, tmp_path / "page.png"))

@@ -12,6 +12,7 @@ from scenes import ORIENTATIONS, Orientation, Scene, findings_of, phantom, scene
 
 from osteomet.errors import ReportError
 from osteomet.findings import LesionAttributes, PrimaryPrediction
+from osteomet.label_map import LabelMap
 from osteomet.reporting.html import (
     CROP_PX,
     MAX_PICTURED,
@@ -57,8 +58,12 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
+def rendered(one: Scene) -> str:
+    return render_report(one.findings, one.volume, one.label_map)
+
+
 def page(one: Scene) -> Page:
-    return Page(render_report(one.findings, one.volume, one.labels))
+    return Page(rendered(one))
 
 
 def images(text: str) -> list[str]:
@@ -67,7 +72,7 @@ def images(text: str) -> list[str]:
 
 @pytest.mark.parametrize("lesions", [0, 1, 2, 45])
 def test_the_page_needs_nothing_else(lesions: int) -> None:
-    text = render_report(*vars(scene(lesions=lesions)).values())
+    text = rendered(scene(lesions=lesions))
     for tag, attributes in Page(text).elements:
         assert tag not in {"script", "iframe", "object", "form"}
         for name in ("src", "href", "xlink:href", "action", "data"):
@@ -122,7 +127,7 @@ def test_what_each_lesion_looks_like_is_written_where_the_weights_tell() -> None
     first, second = one.findings.lesions
     told = first.model_copy(update={"attributes": said})
     findings = one.findings.model_copy(update={"lesions": (told, second)})
-    text = Page(render_report(findings, one.volume, one.labels)).text
+    text = Page(render_report(findings, one.volume, one.label_map)).text
     assert "mixed, cortical" in text
     assert "lytic 0.91, sclerotic 0.62, expansile 0.07, cortical 0.50" in text
     assert "not told" in text
@@ -153,14 +158,14 @@ def test_three_planes_per_lesion_and_two_projections() -> None:
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::7])
 def test_how_a_scan_is_stored_does_not_change_its_page(orientation: Orientation) -> None:
     def pictures(one: Scene) -> tuple[list[str], list[str]]:
-        text = render_report(one.findings, one.volume, one.labels)
+        text = rendered(one)
         return images(text), re.findall(r"<figcaption>(.+?)</figcaption>", text)
 
     assert pictures(scene(orientation)) == pictures(scene())
 
 
 def test_the_outline_lies_where_the_lesion_is() -> None:
-    text = render_report(*vars(scene(lesions=1)).values())
+    text = rendered(scene(lesions=1))
     paths = re.findall(r'class="outline" d="([^"]+)"', text)
     # 4 x 10 x 8 voxels of 3, 1 and 1.5 mm in a picture of 60 mm, centred.
     for path, (width_mm, height_mm) in zip(paths, [(12, 10), (12, 12), (10, 12)], strict=True):
@@ -179,7 +184,7 @@ def test_no_lesion_reads_well() -> None:
 
 def test_many_lesions_are_bounded_and_the_page_says_so() -> None:
     one = scene(lesions=60)
-    text = render_report(one.findings, one.volume, one.labels)
+    text = rendered(one)
     assert len(images(text)) == 2 + 3 * MAX_PICTURED
     assert "20 more are in the table only" in Page(text).text
     assert len(re.findall(r'<th scope="row">(?:<a[^>]*>)?L\d+', text)) == 60
@@ -209,10 +214,12 @@ def test_an_oblique_scan_says_so() -> None:
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(tilt), -np.sin(tilt)], [np.sin(tilt), np.cos(tilt)]]
     oblique = Volume(one.volume.voxels, turn @ one.volume.affine)
-    text = render_report(findings_of(oblique, one.labels), oblique, one.labels)
+    text = render_report(
+        findings_of(oblique, one.labels), oblique, LabelMap.of(oblique.with_voxels(one.labels))
+    )
     assert "The scan is oblique" in text
     assert ">RA<" in text
-    assert "The scan is oblique" not in render_report(one.findings, one.volume, one.labels)
+    assert "The scan is oblique" not in rendered(one)
 
 
 def test_text_from_files_is_never_markup() -> None:
@@ -221,7 +228,7 @@ def test_text_from_files_is_never_markup() -> None:
     findings = one.findings.model_copy(
         update={"scan_id": evil, "patient_id": evil, "research_use_only": evil}
     )
-    text = render_report(findings, one.volume, one.labels)
+    text = render_report(findings, one.volume, one.label_map)
     assert "<script" not in text
     assert NOTICE in text
     assert evil in Page(text).text
@@ -253,9 +260,9 @@ def test_memory_stays_far_below_the_scan() -> None:
     labels[50:60, 90:110, 90:110] = 1
     volume = Volume.from_spacing(voxels, (2.0, 1.0, 1.0))
     findings = findings_of(volume, labels)
-    render_report(findings, volume, labels)  # loads the template
+    render_report(findings, volume, LabelMap.of(volume.with_voxels(labels)))  # loads the template
     tracemalloc.start()
-    render_report(findings, volume, labels)
+    render_report(findings, volume, LabelMap.of(volume.with_voxels(labels)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < voxels.nbytes / 3
@@ -264,8 +271,8 @@ def test_memory_stays_far_below_the_scan() -> None:
 def test_a_failure_keeps_the_old_page(tmp_path: Path) -> None:
     one = scene(lesions=1)
     path = tmp_path / "report.html"
-    write_report(one.findings, one.volume, one.labels, path)
+    write_report(one.findings, one.volume, one.label_map, path)
     assert path.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
     with pytest.raises(ReportError, match="nowhere"):
-        write_report(one.findings, one.volume, one.labels, tmp_path / "nowhere" / "report.html")
+        write_report(one.findings, one.volume, one.label_map, tmp_path / "nowhere" / "report.html")

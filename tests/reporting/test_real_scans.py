@@ -10,6 +10,7 @@ from test_figures import pixels
 from test_html import Page, images
 
 from osteomet.io.scan import read_scan
+from osteomet.label_map import LabelMap
 from osteomet.reporting.html import render_report
 
 
@@ -43,7 +44,9 @@ def test_bone_shows_in_every_plane(
         centre = np.round(volume.world_to_index(np.array([centre_xyz_mm]))[0]).astype(int)
     labels = np.zeros(volume.shape, np.uint8)
     labels[tuple(slice(max(place - 3, 0), place + 4) for place in centre)] = 1
-    text = render_report(findings_of(volume, labels), volume, labels)
+    text = render_report(
+        findings_of(volume, labels), volume, LabelMap.of(volume.with_voxels(labels))
+    )
     Page(text)
     for picture in images(text):
         grey = pixels(picture)

@@ -14,9 +14,10 @@ from scipy import ndimage
 
 from osteomet.box_arrays import box_iou
 from osteomet.data.manifest import Case, MaskKind
-from osteomet.data.preprocess import InstanceMask, ModelGrid, instance_masks
+from osteomet.data.preprocess import ModelGrid, instance_masks
 from osteomet.errors import AnnotationError
 from osteomet.io.volumes import read_labels
+from osteomet.label_map import InstanceMask
 from osteomet.volume import Volume
 
 Boxes = Float[np.ndarray, "n 6"]

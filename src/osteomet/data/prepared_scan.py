@@ -28,10 +28,10 @@ from osteomet.data.chunks import CHUNK_VOX, compress_image
 from osteomet.data.content import content_digest
 from osteomet.data.manifest import Case
 from osteomet.data.preprocess import ModelGrid
-from osteomet.data.resample import Window, resample_slabs
+from osteomet.data.resample import resample_slabs
 from osteomet.errors import StoreError
 from osteomet.io.scan import read_scan
-from osteomet.volume import Volume
+from osteomet.volume import Volume, Window
 
 FORMAT = 3
 """Raised whenever what is written, or how it is computed, changes."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Shaped
-from scipy import ndimage
+from jaxtyping import Bool, Float, Int16, Num, Shaped
 
-from osteomet.data.resample import resample_linear, resample_occupancy
+from osteomet.data.resample import resample_linear, resample_occupancy, resample_window
 from osteomet.errors import GeometryError
-from osteomet.volume import ShapeZYX, Volume
+from osteomet.label_map import InstanceMask, label_regions, tight_window
+from osteomet.volume import ShapeZYX, Volume, Window
 
 AIR_HU = -1024
 """Value outside the scan."""
@@ -177,18 +177,41 @@ class ModelGrid:
 
 
 @dataclass(frozen=True, eq=False)
-class InstanceMask:
-    """One lesion on the model's grid.
+class ModelView:
+    """A scan as it looks on the model's grid, of which windows are made when they are asked for.
+
+    The whole resampled scan would take more memory than the scan itself.
 
     Attributes:
-        label: its value in the label map.
-        corner: first voxel of ``mask`` in the model's grid.
-        mask: its voxels; tight, so each face holds at least one.
+        grid: the model's grid over the scan.
+        upright: the scan's own voxels, with their axes along S, P and L.
     """
 
-    label: int
-    corner: ShapeZYX
-    mask: Bool[np.ndarray, "z y x"]
+    grid: ModelGrid
+    upright: Num[np.ndarray, "z y x"]
+
+    @classmethod
+    def of(cls, volume: Volume, spacing_mm: float) -> "ModelView":
+        """Return the view of a scan.
+
+        Raises:
+            GeometryError: the scan has no voxels.
+        """
+        return cls(ModelGrid.of(volume, spacing_mm), volume.closest_lps().voxels)
+
+    @property
+    def shape(self) -> ShapeZYX:
+        """Voxels of the model's grid."""
+        return self.grid.shape
+
+    @property
+    def spacing_mm(self) -> float:
+        """Their size."""
+        return self.grid.spacing_mm
+
+    def window(self, window: Window) -> Int16[np.ndarray, "z y x"]:
+        """Return the HU of a window; the same as those of ``to_model_grid`` there."""
+        return resample_window(self.upright, self.grid.step, window)
 
 
 def to_model_grid(volume: Volume, spacing_mm: float, threads: int = 1) -> Volume:
@@ -217,33 +240,12 @@ def instance_masks(labels: Volume, spacing_mm: float) -> Iterator[InstanceMask]:
     """
     grid = ModelGrid.of(labels, spacing_mm)
     voxels = labels.closest_lps().voxels
-    for label, region in _regions(voxels):
+    for label, region in label_regions(voxels):
         yield _to_model_mask(voxels[region] == label, label, region, grid)
 
 
 def _corners(a: Points, b: Points) -> Boxes:
     return np.concatenate([np.minimum(a, b), np.maximum(a, b)], axis=1)
-
-
-def _regions(
-    voxels: Integer[np.ndarray, "z y x"],
-) -> Iterator[tuple[int, tuple[slice, slice, slice]]]:
-    highest = int(voxels.max(initial=0))
-    if highest <= 0:
-        return
-    if highest > 65535:  # find_objects makes a list as long as the largest label
-        for label in np.unique(voxels[voxels > 0]).tolist():
-            yield label, _tight(voxels == label)
-        return
-    for index, region in enumerate(ndimage.find_objects(voxels)):
-        if region is not None:
-            z, y, x = region
-            yield index + 1, (z, y, x)
-
-
-def _tight(mask: Bool[np.ndarray, "z y x"]) -> tuple[slice, slice, slice]:
-    z, y, x = ndimage.find_objects(mask.view(np.uint8))[0]
-    return z, y, x
 
 
 def _to_model_mask(
@@ -262,6 +264,6 @@ def _to_model_mask(
     inside = filled > 0.5
     if not inside.any():
         inside.flat[filled.argmax()] = True
-    tight = _tight(inside)
+    tight = tight_window(inside)
     z, y, x = (t.start + s.start for t, s in zip(place, tight, strict=True))
     return InstanceMask(label, (z, y, x), np.ascontiguousarray(inside[tight]))

@@ -19,16 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int16, Num
 
+from osteomet.volume import ShapeZYX, Window
+
 ANTIALIAS_FROM = 1.5
 """Source voxels per voxel of the result above which neighbours are averaged."""
 
 SLAB_VOXELS = 8_000_000
 """Voxels, of source planes on the result's rows and columns, that are float at once: 32 MB."""
-
-ShapeZYX = tuple[int, int, int]
-
-
-Window = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +60,11 @@ class AxisTaps:
         weight /= weight.sum(axis=0)
         used = weight.any(axis=1)
         return cls(index[used].clip(0, length - 1), weight[used].astype(np.float32))
+
+    @property
+    def source(self) -> slice:
+        """The source voxels that any voxel of the result takes from."""
+        return slice(int(self.index.min()), int(self.index.max()) + 1)
 
     def within(self, part: slice) -> "AxisTaps":
         """Return the taps for a source of which only ``part`` is given and the rest is 0."""
@@ -132,38 +134,44 @@ def resample_slabs(
         threads: that share the planes of a slab.
     """
     z, y, x = window
-    rows, columns = (
-        AxisTaps.of(n, part.start, part.stop, s)
-        for n, part, s in zip(voxels.shape[1:], (y, x), step[1:], strict=True)
-    )
     per_plane = (x.stop - x.start) * (y.stop - y.start) * max(1.0, step[0])
     planes = multiple * max(1, round(SLAB_VOXELS / per_plane / multiple))
     with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
         each = map if pool is None else pool.map
         for start in range(z.start, z.stop, planes):
             stop = min(start + planes, z.stop)
-            along = AxisTaps.of(voxels.shape[0], start, stop, step[0])
-            yield _resample_slab(voxels, along, rows, columns, each)
+            yield resample_window(voxels, step, (slice(start, stop), y, x), each)
 
 
-def _resample_slab(
+def resample_window(
     voxels: Num[np.ndarray, "z y x"],
-    along: AxisTaps,
-    rows: AxisTaps,
-    columns: AxisTaps,
-    each: Callable[..., Iterator[object]],
-) -> Int16[np.ndarray, "planes Y X"]:
-    low, high = int(along.index.min()), int(along.index.max()) + 1
-    size = (rows.index.shape[1], columns.index.shape[1])
-    planes = np.empty((high - low, *size), dtype=np.float32)
-    result = np.empty((along.index.shape[1], *size), dtype=np.int16)
+    step: tuple[float, float, float],
+    window: Window,
+    each: Callable[..., Iterator[object]] = map,
+) -> Int16[np.ndarray, "Z Y X"]:
+    """Return a window of what ``resample_linear`` gives, from the source voxels that it needs.
+
+    Args:
+        voxels: source values of any strides; none of its sides is 0.
+        step: source voxels per voxel of the result.
+        window: voxels of the result, at least one along each axis.
+        each: a ``map`` for the planes, which a pool may share.
+    """
+    taps = [
+        AxisTaps.of(n, part.start, part.stop, s)
+        for n, part, s in zip(voxels.shape, window, step, strict=True)
+    ]
+    needed = voxels[taps[0].source, taps[1].source, taps[2].source]
+    along, rows, columns = (one.within(one.source) for one in taps)
+    planes = np.empty((len(needed), *(part.stop - part.start for part in window[1:])), np.float32)
+    result = np.empty([part.stop - part.start for part in window], dtype=np.int16)
 
     def resize(place: int) -> None:
-        plane = voxels[low + place].astype(np.float32, order="C")
+        plane = needed[place].astype(np.float32, order="C")
         planes[place] = columns.apply(rows.apply(plane, 0), 1)
 
     def mix(place: int) -> None:
-        taps, weights = along.index[:, place] - low, along.weight[:, place]
+        taps, weights = along.index[:, place], along.weight[:, place]
         mixed = planes[taps[0]] * weights[0]
         for tap, weight in zip(taps[1:], weights[1:], strict=True):
             if weight:

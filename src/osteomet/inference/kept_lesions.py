@@ -12,9 +12,10 @@ from jaxtyping import Int, Integer
 from osteomet.errors import InputError, ReportError
 from osteomet.findings import Findings
 from osteomet.inference.pipeline import Prediction
+from osteomet.label_map import InstanceMask, LabelMap
 from osteomet.reporting.files import write_atomically
 from osteomet.structures import Detections
-from osteomet.volume import Volume
+from osteomet.volume import ShapeZYX, Volume
 
 KEPT_LESIONS = ".lesions"
 """Folder below the results; stays, so that a patient may get another scan later."""
@@ -27,7 +28,7 @@ class KeptLesions:
     Attributes:
         findings: with the primary as if the patient had no other scan.
         reported: the lesions, without their mask crops.
-        places: ``(k,)`` where in the flattened scan a lesion is, ascending.
+        places: ``(k,)`` where in the flattened scan a lesion is, one lesion after the other.
         labels: ``(k,)`` which.
     """
 
@@ -36,11 +37,17 @@ class KeptLesions:
     places: Int[np.ndarray, " k"]
     labels: Integer[np.ndarray, " k"]
 
-    def labels_on(self, scan: Volume) -> Volume:
+    def labels_on(self, scan: Volume) -> LabelMap:
         """Return the label map on the grid of the scan."""
-        voxels = np.zeros(scan.shape, self.labels.dtype)
-        voxels.ravel()[self.places] = self.labels
-        return scan.with_voxels(voxels)
+        instances = []
+        for label in np.unique(self.labels).tolist():
+            voxels = np.stack(np.unravel_index(self.places[self.labels == label], scan.shape))
+            low = voxels.min(axis=1, keepdims=True)
+            mask = np.zeros((voxels - low).max(axis=1) + 1, dtype=bool)
+            mask[tuple(voxels - low)] = True
+            z, y, x = low[:, 0].tolist()
+            instances.append(InstanceMask(label, (z, y, x), mask))
+        return LabelMap.on(scan, tuple(instances))
 
 
 def keep_lesions(prediction: Prediction, path: Path) -> None:
@@ -49,8 +56,10 @@ def keep_lesions(prediction: Prediction, path: Path) -> None:
     Raises:
         ReportError: it cannot be written.
     """
-    flat = prediction.labels.voxels.ravel()
-    places = np.flatnonzero(flat)
+    labels = prediction.labels
+    places = [_places(one, labels.shape) for one in labels.instances]
+    names = [np.full(len(at), one.label) for one, at in zip(labels.instances, places, strict=True)]
+    flat = np.concatenate([np.zeros(0, np.int64), *places])
     reported = prediction.reported
     arrays = {name: value.numpy() for name, value in vars(reported).items() if name != "masks"}
     buffer = io.BytesIO()
@@ -58,8 +67,8 @@ def keep_lesions(prediction: Prediction, path: Path) -> None:
         buffer,
         allow_pickle=False,
         findings=np.frombuffer(prediction.findings.to_json().encode(), dtype=np.uint8),
-        steps=np.diff(places, prepend=0),  # mostly ones, which compress
-        labels=flat[places],
+        steps=np.diff(flat, prepend=0),  # mostly ones, which compress
+        labels=np.concatenate([np.zeros(0, np.int64), *names]).astype(labels.dtype),
         **arrays,
     )
     try:
@@ -69,6 +78,12 @@ def keep_lesions(prediction: Prediction, path: Path) -> None:
             f"{path.parent}: cannot be made: {error.strerror}; expected a writable folder"
         ) from error
     write_atomically(path, buffer.getvalue())
+
+
+def _places(one: InstanceMask, shape: ShapeZYX) -> Int[np.ndarray, " k"]:
+    """Return where in the flattened scan an instance is."""
+    voxels = np.argwhere(one.mask) + np.array(one.corner)
+    return np.asarray(np.ravel_multi_index(tuple(voxels.T), shape))
 
 
 def is_whole(path: Path) -> bool:

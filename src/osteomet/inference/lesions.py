@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Integer, Num
-from scipy import ndimage
+from jaxtyping import Bool, Float, Num
 from scipy.spatial import ConvexHull, QhullError
 from scipy.spatial.distance import pdist
 
@@ -26,17 +25,16 @@ from osteomet.findings import (
     LesionAttributes,
     RunLengthMask,
 )
+from osteomet.label_map import InstanceMask, LabelMap, tight_window
 from osteomet.ops.masks import paste_mask
 from osteomet.structures import ATTRIBUTES, Detections
-from osteomet.volume import Volume
+from osteomet.volume import Volume, Window
 
 REMAINING_SHARE = 0.1
 """A lesion that keeps less of its mask beside surer ones is one of them, found twice."""
 
 HULL_FROM = 500
 """Surface voxels above which their convex hull is taken before distances are measured."""
-
-Window = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +55,14 @@ class PlacedMask:
         """Return the mask within its own bounding box; None where it is empty."""
         if not self.mask.any():
             return None
-        tight = ndimage.find_objects(self.mask.view(np.uint8))[0]
-        z, y, x = (w.start + t.start for w, t in zip(self.window, tight, strict=True))
-        return RunLengthMask.encode(self.mask[tight], (z, y, x))
+        tight = self.tight(1)
+        return RunLengthMask.encode(tight.mask, tight.corner)
+
+    def tight(self, label: int) -> InstanceMask:
+        """Return the mask, which has a voxel, within its own bounding box and with a label."""
+        part = tight_window(self.mask)
+        z, y, x = (w.start + t.start for w, t in zip(self.window, part, strict=True))
+        return InstanceMask(label, (z, y, x), self.mask[part].copy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +78,7 @@ class MeasuredLesions:
 
     candidates: tuple[Candidate, ...]
     lesions: tuple[Lesion, ...]
-    labels: Integer[np.ndarray, "z y x"]
+    labels: LabelMap
     warnings: tuple[str, ...]
 
 
@@ -120,12 +123,12 @@ def measure_lesions(
                 f"candidate {index} lies within lesions that are surer of its voxels; it is not "
                 "listed as a lesion of its own"
             )
-    labels = np.zeros(scan.shape, np.uint8 if len(kept) < 256 else np.int16)
-    lesions = []
+    instances, lesions = [], []
     for label, (index, one) in enumerate(sorted(kept.items()), start=1):
-        labels[one.window][one.mask] = label
+        instances.append(one.tight(label))
         attributes = _attributes(detections.attributes[index])
         lesions.append(_measured(label, index, candidates[index], one, scan, attributes))
+    labels = LabelMap.on(scan, tuple(instances))
     return MeasuredLesions(candidates, tuple(lesions), labels, tuple(warnings))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from osteomet.errors import ReportError
 from osteomet.inference.pipeline import Prediction
-from osteomet.io.volumes import write_labels
+from osteomet.io.nifti_writer import write_label_map
 from osteomet.reporting.files import write_atomically
 from osteomet.reporting.html import write_report
 from osteomet.reporting.lesions_csv import write_lesions_csv
@@ -50,8 +50,8 @@ def write_results(prediction: Prediction, out: Path) -> Path:
 def _write_all(prediction: Prediction, folder: Path) -> None:
     findings, scan = prediction.findings, prediction.scan
     write_lesions_csv(findings, folder / LESIONS_CSV)
-    write_labels(folder / LABELS, prediction.labels)
-    write_report(findings, scan.volume, prediction.labels.voxels, folder / REPORT)
+    write_label_map(folder / LABELS, prediction.labels)
+    write_report(findings, scan.volume, prediction.labels, folder / REPORT)
     write_atomically(folder / FINDINGS, findings.to_json().encode())
 
 

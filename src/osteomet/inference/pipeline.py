@@ -9,12 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Num
 from torch import nn
 
 import osteomet
 from osteomet.checkpoint import DEFAULT_WEIGHTS, LoadedWeights, load_into, load_weights
-from osteomet.data.preprocess import AIR_HU, ModelGrid, to_model_grid
+from osteomet.data.preprocess import ModelView
 from osteomet.data.render_batch import normalise
 from osteomet.findings import Findings, PrimaryPrediction, Provenance
 from osteomet.inference.devices import choose_device
@@ -25,6 +24,7 @@ from osteomet.inference.scan_id import name_scan
 from osteomet.inference.shared_threads import sharing_threads
 from osteomet.inference.tiles import BoneRegion, TilePlan, find_bone, plan_tiles
 from osteomet.io.scan import Scan, read_scan
+from osteomet.label_map import LabelMap
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.primary import LesionBags, PrimaryModel
 from osteomet.ops.freed_memory import keep_freed_memory
@@ -51,14 +51,15 @@ class Prediction:
     Attributes:
         findings: everything in words and numbers.
         scan: the scan as it was read.
-        labels: instance labels on the scan's grid; ``Lesion.label`` names a lesion's value.
+        labels: instance labels on the scan's grid; ``Lesion.label`` names a lesion's value, and
+            ``labels.whole()`` is an array of the scan's size.
         detections: the candidates, in the same order, in voxels of the model's grid and with
             the embeddings that the second stage reads.
     """
 
     findings: Findings
     scan: Scan
-    labels: Volume
+    labels: LabelMap
     detections: Detections
 
     @property
@@ -134,21 +135,17 @@ class Predictor:
         started = datetime.now(UTC)
         with clock.stage("read"):
             scan = source if isinstance(source, Scan) else read_scan(source)
-        with clock.stage("preprocess"):
-            spacing_mm, threads = config.preprocess.spacing_mm, torch.get_num_threads()
-            volume = to_model_grid(scan.volume, spacing_mm, threads)
         with clock.stage("tiles"):
-            bone = find_bone(volume, config.inference.bone_dilation_mm)
+            view = ModelView.of(scan.volume, config.preprocess.spacing_mm)
+            bone = find_bone(view, config.inference.bone_dilation_mm)
             tiles = plan_tiles(bone, config.inference)
         with clock.stage("model"):
-            found = self.detect(volume.voxels, tiles, progress)
+            found = self.detect(view, bone, tiles, progress)
         with clock.stage("merge"):
-            found = [near_bone(part, bone) for part in found]
             bounds = torch.from_numpy(tiles.bounds)
-            merged = merge_detections(found, bounds, volume.shape, config.inference)
+            merged = merge_detections(found, bounds, view.shape, config.inference)
         with clock.stage("lesions"):
-            grid = ModelGrid.of(scan.volume, config.preprocess.spacing_mm)
-            measured = measure_lesions(merged, scan.volume, grid, config.inference)
+            measured = measure_lesions(merged, scan.volume, view.grid, config.inference)
         with clock.stage("primary"):
             places = torch.tensor([one.candidate for one in measured.lesions], dtype=torch.int64)
             primary = self.predict_primary(merged[places])
@@ -161,16 +158,16 @@ class Predictor:
             warnings=(*scan.warnings, *doubts(scan.volume, bone), *measured.warnings),
             provenance=self._provenance(started, clock),
         )
-        labels = scan.volume.with_voxels(measured.labels)
-        return Prediction(findings, scan, labels, merged)
+        return Prediction(findings, scan, measured.labels, merged)
 
     def detect(
-        self, hu: Num[np.ndarray, "z y x"], tiles: TilePlan, progress: Progress | None = None
+        self, scan: ModelView, bone: BoneRegion, tiles: TilePlan, progress: Progress | None = None
     ) -> list[Detections]:
-        """Run the network over the tiles of a volume.
+        """Run the network over the tiles of a scan.
 
         Returns:
-            The detections of each tile, in voxels of the volume, on the CPU.
+            The detections of each tile that are near bone, in voxels of the model's grid, on
+            the CPU.
         """
         at_once = TILES_AT_ONCE[self.device.type]
         batches = [tiles.starts[n : n + at_once] for n in range(0, len(tiles), at_once)]
@@ -178,17 +175,17 @@ class Predictor:
         # What is no CPU has a queue of its own, which one thread keeps full.
         threads = sharing_threads(len(batches)) if self.device.type == "cpu" else nullcontext(map)
         with threads as each:
-            for parts in each(partial(self._detect_batch, hu, tiles), batches):
-                found += parts
+            for parts in each(partial(self._detect_batch, scan, tiles), batches):
+                found += (near_bone(part, bone) for part in parts)
                 if progress is not None:
                     progress(len(found), len(tiles))
         return found
 
     @torch.inference_mode()
     def _detect_batch(
-        self, hu: Num[np.ndarray, "z y x"], tiles: TilePlan, starts: Sequence[ShapeZYX]
+        self, scan: ModelView, tiles: TilePlan, starts: Sequence[ShapeZYX]
     ) -> list[Detections]:
-        crops = np.stack([tiles.crop(hu, start, AIR_HU) for start in starts])
+        crops = np.stack([tiles.crop(scan, start) for start in starts])
         images = torch.from_numpy(crops).to(self.device)[:, None]
         with self._precision():
             detections, _ = self.detector(normalise(images, self.config.preprocess))

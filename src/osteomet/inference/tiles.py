@@ -1,9 +1,9 @@
 """Where to look: the region of bone, and the fewest tiles that cover it.
 
-Bone is found on cells of about 4 mm, in two passes of the volume. Every cell of the region
-lies in the *core* of a tile: the tile less half an overlap on each side that is not the
-scan's own border. So a lesion centred in the region and no longer than ``overlap_vox`` lies
-whole in at least one tile.
+Bone is found on cells of about 4 mm, for which the scan is resampled a slab at a time. Every
+cell of the region lies in the *core* of a tile: the tile less half an overlap on each side that
+is not the scan's own border. So a lesion centred in the region and no longer than
+``overlap_vox`` lies whole in at least one tile.
 """
 
 import itertools
@@ -11,13 +11,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Integer, Num
+from jaxtyping import Bool, Float, Int16, Integer
 from scipy import ndimage
 
 from osteomet.config import InferenceConfig
+from osteomet.data.preprocess import AIR_HU, ModelView
 from osteomet.errors import ConfigError
 from osteomet.inference.shared_threads import sharing_threads
-from osteomet.volume import ShapeZYX, Volume
+from osteomet.volume import ShapeZYX
 
 CELL_MM = 4.0
 """Side of a cell: thin enough for a rib, coarse enough that a whole body is a small array."""
@@ -39,6 +40,9 @@ SMALLEST_BONE_ML = 0.25
 
 SMALLEST_BODY_SHARE = 0.005
 """Parts of the body (a forearm beside a trunk) hold at least this share of the largest part."""
+
+LAYERS_AT_ONCE = 8
+"""Of cells, for which a slab of the scan is resampled."""
 
 NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
 
@@ -108,19 +112,18 @@ class TilePlan:
         high = np.minimum(low + self.size, self.shape_zyx)
         return np.concatenate([low, high], axis=1).astype(np.float32)
 
-    def crop(
-        self, hu: Num[np.ndarray, "z y x"], start: ShapeZYX, padding_hu: int
-    ) -> Num[np.ndarray, "tile_z tile_y tile_x"]:
-        """Return the voxels of the tile at ``start``, padded at the high sides to ``size``."""
-        window = tuple(slice(s, s + n) for s, n in zip(start, self.size, strict=True))
-        inside = hu[window]
-        missing = [(0, n - have) for n, have in zip(self.size, inside.shape, strict=True)]
-        if not any(after for _, after in missing):
+    def crop(self, scan: ModelView, start: ShapeZYX) -> Int16[np.ndarray, "tile_z tile_y tile_x"]:
+        """Return the HU of the tile at ``start``, with air beyond the high sides of the scan."""
+        stop = [min(s + n, m) for s, n, m in zip(start, self.size, self.shape_zyx, strict=True)]
+        z, y, x = (slice(first, last) for first, last in zip(start, stop, strict=True))
+        inside = scan.window((z, y, x))
+        if inside.shape == self.size:
             return inside
-        return np.pad(inside, missing, constant_values=padding_hu)
+        missing = [(0, n - have) for n, have in zip(self.size, inside.shape, strict=True)]
+        return np.pad(inside, missing, constant_values=AIR_HU)
 
 
-def find_bone(volume: Volume, dilation_mm: float) -> BoneRegion:
+def find_bone(scan: ModelView, dilation_mm: float) -> BoneRegion:
     """Find where bone is, with a margin, without losing lytic or soft-tissue lesions.
 
     Dense islands of at least ``SMALLEST_BONE_ML`` inside the body are dilated by
@@ -128,19 +131,19 @@ def find_bone(volume: Volume, dilation_mm: float) -> BoneRegion:
     lies around it. Contrast in vessels and kidneys stays: it costs tiles, never a lesion.
 
     Args:
-        volume: HU on an isotropic grid; may hold no bone, and then the region is empty.
+        scan: may hold no bone, and then the region is empty.
         dilation_mm: margin about the dense cells.
     """
-    factor = max(1, round(CELL_MM / volume.spacing_zyx_mm[0]))
-    mean_hu, dense_share = _cell_statistics(volume.voxels, factor)
-    cell_mm = factor * volume.spacing_zyx_mm[0]
+    factor = max(1, round(CELL_MM / scan.spacing_mm))
+    mean_hu, dense_share = _cell_statistics(scan, factor)
+    cell_mm = factor * scan.spacing_mm
     bone = (dense_share >= DENSE_SHARE) | (mean_hu >= DENSE_MEAN_HU)
     bone &= _body(mean_hu > BODY_HU)
     bone = _without_islands(bone, SMALLEST_BONE_ML * 1000 / cell_mm**3)
     if bone.any():
         bone = _dilated(bone, dilation_mm / cell_mm)
         bone = ndimage.binary_fill_holes(bone)
-    return BoneRegion(bone, factor, volume.shape)
+    return BoneRegion(bone, factor, scan.shape)
 
 
 def plan_tiles(region: BoneRegion, config: InferenceConfig) -> TilePlan:
@@ -269,28 +272,30 @@ def _cover_axis(
 
 
 def _cell_statistics(
-    voxels: Num[np.ndarray, "z y x"], factor: int
+    scan: ModelView, factor: int
 ) -> tuple[Float[np.ndarray, "cz cy cx"], Float[np.ndarray, "cz cy cx"]]:
-    """Return the mean HU and the share of dense voxels of each cell, a layer at a time."""
-    nz, ny, nx = voxels.shape
+    """Return the mean HU and the share of dense voxels of each cell."""
+    nz, ny, nx = scan.shape
     rows, columns = np.arange(0, ny, factor), np.arange(0, nx, factor)
     area = np.outer(np.diff([*rows, ny]), np.diff([*columns, nx]))
     shape = (-(-nz // factor), len(rows), len(columns))
     mean_hu, dense_share = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    # Sums in the kind that they come in: the scan is passed twice, and conversions would cost most.
-    total = np.int32 if voxels.dtype.kind in "iu" else np.float32
 
-    def summarise(layer: int) -> None:
-        slab = voxels[layer * factor : (layer + 1) * factor]
-        for sums, out in (
-            (slab.sum(axis=0, dtype=total), mean_hu),
-            ((slab > DENSE_HU).sum(axis=0, dtype=np.int16), dense_share),
-        ):
-            blocks = np.add.reduceat(np.add.reduceat(sums, rows, axis=0), columns, axis=1)
-            out[layer] = blocks / (area * len(slab))
+    def summarise(first: int) -> None:
+        low, high = first * factor, min((first + LAYERS_AT_ONCE) * factor, nz)
+        slab = scan.window((slice(low, high), slice(0, ny), slice(0, nx)))
+        for place, layer in enumerate(np.split(slab, range(factor, len(slab), factor)), first):
+            # Sums in whole numbers: conversions would cost most.
+            for sums, out in (
+                (layer.sum(axis=0, dtype=np.int32), mean_hu),
+                ((layer > DENSE_HU).sum(axis=0, dtype=np.int16), dense_share),
+            ):
+                blocks = np.add.reduceat(np.add.reduceat(sums, rows, axis=0), columns, axis=1)
+                out[place] = blocks / (area * len(layer))
 
-    with sharing_threads(shape[0]) as each:
-        list(each(summarise, range(shape[0])))
+    firsts = range(0, shape[0], LAYERS_AT_ONCE)
+    with sharing_threads(len(firsts)) as each:
+        list(each(summarise, firsts))
     return mean_hu, dense_share
 
 

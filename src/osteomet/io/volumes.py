@@ -17,6 +17,7 @@ from osteomet.io.hounsfield import settle
 from osteomet.io.nifti import NiftiHeader, check_nifti, permissive_axes
 from osteomet.io.scan_record import Scan, blaming, describe
 from osteomet.io.series_choice import MIN_SLICES
+from osteomet.label_map import LABEL_TYPES
 from osteomet.volume import Affine, Volume
 
 FORMATS = {
@@ -27,8 +28,6 @@ FORMATS = {
     ".mha": "metaimage",
     ".mhd": "metaimage",
 }
-
-LABEL_TYPES = (np.uint8, np.int16, np.uint16, np.int32)
 
 
 def volume_format(path: Path) -> str | None:

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Integer
+from jaxtyping import Float
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from osteomet.findings import Findings, Lesion, LesionAttributes, PrimaryPrediction
+from osteomet.label_map import LabelMap
 from osteomet.reporting import figures
 from osteomet.reporting.figures import Frame, Plane
 from osteomet.reporting.files import write_atomically
-from osteomet.volume import Volume
+from osteomet.volume import ShapeZYX, Volume, Window
 
 NOTICE = "Research software. Not a medical device. Not for diagnosis."
 """On every page, whatever the findings say."""
@@ -96,9 +97,7 @@ class ListedCandidate:
     size_lps_mm: tuple[float, float, float]
 
 
-def write_report(
-    findings: Findings, volume: Volume, labels: Integer[np.ndarray, "z y x"], path: Path
-) -> None:
+def write_report(findings: Findings, volume: Volume, labels: LabelMap, path: Path) -> None:
     """Write a self-contained HTML page about one scan.
 
     Args:
@@ -113,11 +112,10 @@ def write_report(
     write_atomically(path, render_report(findings, volume, labels).encode())
 
 
-def render_report(findings: Findings, volume: Volume, labels: Integer[np.ndarray, "z y x"]) -> str:
+def render_report(findings: Findings, volume: Volume, labels: LabelMap) -> str:
     """Return the page of ``write_report`` as text."""
-    # Both are views: nothing of the size of the scan is copied.
-    upright = volume.closest_lps()
-    upright_labels = volume.with_voxels(labels).closest_lps().voxels
+    # Nothing of the size of the scan is copied.
+    upright, upright_labels = volume.closest_lps(), labels.closest_lps()
     lesions = findings.lesions
     boxes = [_moved_box(lesion.box_vox, volume, upright) for lesion in lesions]
     return (
@@ -197,7 +195,7 @@ def _number(value: float, digits: int = 1) -> str:
 
 def _pictures(
     upright: Volume,
-    labels: Integer[np.ndarray, "z y x"],
+    labels: LabelMap,
     lesion: Lesion,
     box: Float[np.ndarray, " 6"],
 ) -> tuple[Picture, ...]:
@@ -212,7 +210,7 @@ def _pictures(
 
 def _picture(
     upright: Volume,
-    labels: Integer[np.ndarray, "z y x"],
+    labels: LabelMap,
     lesion: Lesion,
     plane: Plane,
     box: Float[np.ndarray, " 6"],
@@ -221,7 +219,7 @@ def _picture(
 ) -> Picture:
     index = _index_through(labels, lesion.label, plane, box, centre)
     values = figures.take_slice(upright.voxels, plane, index)
-    shown = figures.take_slice(labels, plane, index)
+    shown = plane.flat(labels.window(_slice_of(labels.shape, plane, index)).squeeze(plane.normal))
     frame = Frame.square(
         plane.place(centre, upright.shape), plane.spacing(upright), side_mm, CROP_PX
     )
@@ -251,7 +249,7 @@ def _picture(
 
 
 def _index_through(
-    labels: Integer[np.ndarray, "z y x"],
+    labels: LabelMap,
     label: int,
     plane: Plane,
     box: Float[np.ndarray, " 6"],
@@ -264,11 +262,20 @@ def _index_through(
     limits = np.array(labels.shape)
     low = np.clip(np.floor(box[:3]).astype(int), 0, limits)
     high = np.clip(np.ceil(box[3:]).astype(int), 0, limits)
-    region = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    z, y, x = (slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
     others = tuple(axis for axis in range(3) if axis != plane.normal)
-    cut = np.flatnonzero((labels[region] == label).any(axis=others)) + low[plane.normal]
+    cut = np.flatnonzero((labels.window((z, y, x)) == label).any(axis=others)) + low[plane.normal]
     wanted = int(np.clip(np.floor(centre[plane.normal]), 0, limits[plane.normal] - 1))
     return int(cut[np.abs(cut - wanted).argmin()]) if len(cut) else wanted
+
+
+def _slice_of(shape: ShapeZYX, plane: Plane, index: int) -> Window:
+    """Return the window of one slice."""
+    z, y, x = (
+        slice(index, index + 1) if axis == plane.normal else slice(0, n)
+        for axis, n in enumerate(shape)
+    )
+    return z, y, x
 
 
 def _moved_box(

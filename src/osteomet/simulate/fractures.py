@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float, Int
 from scipy import ndimage
 
 from osteomet.simulate.bones import Part
-from osteomet.simulate.lesions import METAL_HU, Blob, Window
+from osteomet.simulate.lesions import METAL_HU, Blob
 from osteomet.simulate.noise import Field, smooth, textured
 from osteomet.simulate.phantom import Phantom
+from osteomet.volume import Window
 
 FORMS = ("wedge", "biconcave", "crush")
 """Genant's: Genant, Wu, van Kuijk and Nevitt, J Bone Miner Res 1993; 8: 1137-1148."""

@@ -12,6 +12,7 @@ from osteomet.simulate.noise import Field, smooth
 from osteomet.simulate.phantom import Phantom
 from osteomet.simulate.primaries import Appearance
 from osteomet.simulate.settings import SimulationConfig
+from osteomet.volume import Window
 
 PLACES = {
     Part.NONE: 0.0,
@@ -30,8 +31,6 @@ PLACES = {
 
 METAL_HU = 1700.0
 """Metal and cement: denser than any bone, and nothing grows into them."""
-
-Window = tuple[slice, slice, slice]
 
 
 @dataclass(eq=False)
