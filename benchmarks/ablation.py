@@ -32,7 +32,7 @@ from osteomet.data.store import build_store
 from osteomet.errors import OsteometError
 from osteomet.evaluation.cohort import Evaluation
 from osteomet.evaluation.statistics import percentile_interval, resample_families
-from osteomet.inference.cohort import evaluate_cohort
+from osteomet.inference.cohort_evaluation import evaluate_cohort
 from osteomet.inference.outputs import FINDINGS
 from osteomet.inference.pipeline import Predictor
 from osteomet.reporting.files import write_atomically

@@ -197,7 +197,8 @@ Read the files in the order of the data flow; each line is one step::
     inference/engines_ray.py          a Ray cluster
     inference/engine_choice.py        the one a user names
     inference/agenda.py               which scan is next, and what became of lost workers
-    inference/cohort.py               the scans of a cohort, and their evaluation
+    inference/cohort.py               the scans of a cohort
+    inference/cohort_evaluation.py    their findings against the annotations
 
     training/run.py                   cohort.csv -> a folder with weights
     training/pretrain.py              scans without labels -> a pretrained backbone
@@ -224,7 +225,8 @@ Read the files in the order of the data flow; each line is one step::
     cli/shared.py                     options and the terminal, for all commands
     cli/cohorts.py                    simulate, import, doctor, prepare, export, split
     cli/learning.py                   train, pretrain, calibrate, reproduce
-    cli/results.py                    predict, evaluate, audit, demo
+    cli/prediction.py                 predict
+    cli/results.py                    evaluate, audit, demo
     cli/app.py                        all commands in one program
     cli/__main__.py                   python -m osteomet.cli
 """

@@ -18,7 +18,7 @@ COMMANDS = {
     "train": "learning",
     "pretrain": "learning",
     "calibrate": "learning",
-    "predict": "results",
+    "predict": "prediction",
     "split": "cohorts",
     "evaluate": "results",
     "audit": "results",

@@ -15,7 +15,8 @@ from osteomet.data.manifest import Cohort, read_cohort
 from osteomet.errors import InputError, ReportError
 from osteomet.evaluation.cohort import Options
 from osteomet.evaluation.lung_threshold import LungThreshold
-from osteomet.inference.cohort import evaluate_cohort, predict_cohort
+from osteomet.inference.cohort import predict_cohort
+from osteomet.inference.cohort_evaluation import evaluate_cohort
 from osteomet.inference.pipeline import Predictor
 from osteomet.reporting.evaluation_html import write_evaluation
 from osteomet.reporting.files import write_atomically
