@@ -15,7 +15,8 @@ from osteomet.data.manifest import Case, read_cohort
 from osteomet.errors import AnnotationError, InputError
 from osteomet.findings import Findings, PrimaryTumour
 from osteomet.inference.batch import exit_status
-from osteomet.inference.cohort import evaluate_cohort, predict_cohort
+from osteomet.inference.cohort import predict_cohort
+from osteomet.inference.cohort_evaluation import evaluate_cohort
 from osteomet.inference.cohort_scan import ScanOutcome
 from osteomet.inference.pipeline import Prediction, Predictor
 from osteomet.io.volumes import write_labels, write_volume
