@@ -54,19 +54,25 @@ RANGES_A_THREAD = 4
 """Into how many parts work is cut, so that a thread which is held up does not hold up all."""
 
 
-def compile_kernel(function: Function, fastmath: bool = True) -> Function:
+def compile_kernel(function: Function, fastmath: bool = True, inline: bool = False) -> Function:
     """Compile a loop over numpy arrays on its first call; without numba, leave it alone.
 
     Args:
         function: the loop; a decorator where nothing else is given.
         fastmath: fuse and reorder products and sums for vectors. Without it results equal
             those of torch to the last bit.
+        inline: put it into the loops that call it: an innermost loop may take no longer than
+            its call, which hands over every array number by number.
     """
     if _numba is None:
         return function
     plain = inspect.unwrap(function)  # the shape checker of the tests wraps what it sees
     compile_it = partial(
-        _numba.njit, nogil=True, error_model="numpy", fastmath=fastmath and FAST_MATH
+        _numba.njit,
+        nogil=True,
+        error_model="numpy",
+        fastmath=fastmath and FAST_MATH,
+        forceinline=inline,
     )
     try:
         compiled: Function = compile_it(cache=True)(plain)
