@@ -98,6 +98,13 @@ def test_a_shared_voxel_goes_to_the_surer_mask() -> None:
     assert sum(lesion.volume_ml for lesion in measured.lesions) == pytest.approx(1.6)
 
 
+def test_a_voxel_of_which_both_are_as_good_as_sure_stays_with_the_better_candidate() -> None:
+    found = cubes((0, 0, 0, 10, 10, 10), (0, 0, 6, 10, 10, 16), scores=(0.9, 0.8))
+    found.masks[0] = 0.995
+    measured = measure(found, scan((1.0, 1.0, 1.0)))
+    assert (measured.labels.whole().voxels[0, 0, :17] == [1] * 10 + [2] * 6 + [0]).all()
+
+
 def test_a_lesion_inside_surer_ones_stays_a_candidate_with_a_warning() -> None:
     found = cubes((0, 0, 0, 10, 10, 10), (2, 2, 2, 6, 6, 6), scores=(0.9, 0.8))
     found.masks[1] = 0.6

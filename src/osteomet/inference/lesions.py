@@ -2,7 +2,7 @@
 
 A mask crop is sampled once, at the centres of the scan's voxels. Candidates keep their masks
 as they are. Lesions, those above the operating threshold, share a label map: a voxel that two
-of them claim goes to the one whose mask is surer there.
+of them claim goes to the one whose mask is surer there, or else to the better one.
 """
 
 import contextlib
@@ -32,6 +32,9 @@ from osteomet.volume import Volume, Window
 
 REMAINING_SHARE = 0.1
 """A lesion that keeps less of its mask beside surer ones is one of them, found twice."""
+
+SURER = 0.01
+"""By so much a mask's probability must be larger to take a voxel from a better candidate."""
 
 HULL_FROM = 500
 """Surface voxels above which their convex hull is taken before distances are measured."""
@@ -202,8 +205,8 @@ def _without_overlaps(masks: dict[int, PlacedMask]) -> dict[int, PlacedMask]:
         ]
         in_a, in_b = _within(shared, a.window), _within(shared, b.window)
         both = a.mask[in_a] & b.mask[in_b]
-        # On a tie the better candidate, which comes first, keeps the voxel.
-        to_second = both & (b.probability[in_b] > a.probability[in_a])
+        # The better candidate comes first, and keeps a voxel of which both are as good as sure.
+        to_second = both & (b.probability[in_b] > a.probability[in_a] + SURER)
         own[first][in_a] &= ~to_second
         own[second][in_b] &= ~(both & ~to_second)
     return {

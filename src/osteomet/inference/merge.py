@@ -72,8 +72,8 @@ def merge_detections(
     merged = _clustered(seen, bounds, shape_zyx, config)
     merged = merged[merged.found.scores >= config.candidate_score]
     merged = merged[_distinct(merged.found.boxes, config.max_candidates)]
-    chosen = [crops[index] for index in merged.crops.tolist()]
-    masks = torch.stack(chosen) if chosen else parts[0].masks[:0]
+    chosen = [crops[index].float() for index in merged.crops.tolist()]
+    masks = torch.stack(chosen) if chosen else parts[0].masks[:0].float()
     return replace(merged.found, masks=masks)
 
 
@@ -253,7 +253,8 @@ def _joined(pieces: _Seen, crops: list[Tensor]) -> _Seen:
     low, high = mask_box[0, :3], mask_box[0, 3:]
     centers = [low[axis] + (high - low)[axis] * steps for axis in range(3)]
     pasted = [
-        paste_mask(mask, box, *centers) for mask, box in zip(own, found.mask_boxes, strict=True)
+        paste_mask(mask.float(), box, *centers)
+        for mask, box in zip(own, found.mask_boxes, strict=True)
     ]
     crops.append(torch.stack(pasted).amax(dim=0))
     whole = replace(

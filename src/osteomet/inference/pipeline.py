@@ -27,7 +27,7 @@ from osteomet.io.scan import Scan, read_scan
 from osteomet.label_map import LabelMap
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.primary import LesionBags, PrimaryModel
-from osteomet.ops.freed_memory import keep_freed_memory
+from osteomet.ops.freed_memory import give_back_freed_memory, keep_freed_memory
 from osteomet.structures import Detections
 from osteomet.volume import ShapeZYX, Volume
 
@@ -139,6 +139,7 @@ class Predictor:
             view = ModelView.of(scan.volume, config.preprocess.spacing_mm)
             bone = find_bone(view, config.inference.bone_dilation_mm)
             tiles = plan_tiles(bone, config.inference)
+            give_back_freed_memory()  # of threads that are gone
         with clock.stage("model"):
             found = self.detect(view, bone, tiles, progress)
         with clock.stage("merge"):
@@ -167,7 +168,7 @@ class Predictor:
 
         Returns:
             The detections of each tile that are near bone, in voxels of the model's grid, on
-            the CPU.
+            the CPU, with masks of 16 bits.
         """
         at_once = TILES_AT_ONCE[self.device.type]
         batches = [tiles.starts[n : n + at_once] for n in range(0, len(tiles), at_once)]
@@ -176,7 +177,7 @@ class Predictor:
         threads = sharing_threads(len(batches)) if self.device.type == "cpu" else nullcontext(map)
         with threads as each:
             for parts in each(partial(self._detect_batch, scan, tiles), batches):
-                found += (near_bone(part, bone) for part in parts)
+                found += (with_small_masks(near_bone(part, bone)) for part in parts)
                 if progress is not None:
                     progress(len(found), len(tiles))
         return found
@@ -241,6 +242,14 @@ class Predictor:
 def near_bone(found: Detections, bone: BoneRegion) -> Detections:
     """Drop what lies outside the region: a tile's corner far from bone holds no bone lesion."""
     return found[torch.from_numpy(bone.touches(found.boxes.numpy()))]
+
+
+def with_small_masks(found: Detections) -> Detections:
+    """Return the detections with masks of 16 bits, exact to 0.0003.
+
+    All tiles' masks wait for merging: of a long scan they would be a fifth of its size.
+    """
+    return replace(found, masks=found.masks.half())
 
 
 def doubts(scan: Volume, bone: BoneRegion) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int16, Integer
+from jaxtyping import Bool, Float, Int, Int16, Integer, Shaped
 from scipy import ndimage
 
 from osteomet.config import InferenceConfig
@@ -135,10 +135,9 @@ def find_bone(scan: ModelView, dilation_mm: float) -> BoneRegion:
         dilation_mm: margin about the dense cells.
     """
     factor = max(1, round(CELL_MM / scan.spacing_mm))
-    mean_hu, dense_share = _cell_statistics(scan, factor)
+    bone, tissue = _dense_and_tissue(scan, factor)
     cell_mm = factor * scan.spacing_mm
-    bone = (dense_share >= DENSE_SHARE) | (mean_hu >= DENSE_MEAN_HU)
-    bone &= _body(mean_hu > BODY_HU)
+    bone &= _body(tissue)
     bone = _without_islands(bone, SMALLEST_BONE_ML * 1000 / cell_mm**3)
     if bone.any():
         bone = _dilated(bone, dilation_mm / cell_mm)
@@ -271,32 +270,34 @@ def _cover_axis(
     return between if covers else forward
 
 
-def _cell_statistics(
+def _dense_and_tissue(
     scan: ModelView, factor: int
-) -> tuple[Float[np.ndarray, "cz cy cx"], Float[np.ndarray, "cz cy cx"]]:
-    """Return the mean HU and the share of dense voxels of each cell."""
+) -> tuple[Bool[np.ndarray, "cz cy cx"], Bool[np.ndarray, "cz cy cx"]]:
+    """Return which cells are as dense as bone, and which are no air."""
     nz, ny, nx = scan.shape
     rows, columns = np.arange(0, ny, factor), np.arange(0, nx, factor)
     area = np.outer(np.diff([*rows, ny]), np.diff([*columns, nx]))
     shape = (-(-nz // factor), len(rows), len(columns))
-    mean_hu, dense_share = np.empty(shape, np.float32), np.empty(shape, np.float32)
+    dense, tissue = np.empty(shape, dtype=bool), np.empty(shape, dtype=bool)
+
+    def means(layer: Shaped[np.ndarray, "z y x"], kind: type) -> Float[np.ndarray, "cy cx"]:
+        # Sums in whole numbers: conversions would cost most.
+        sums = layer.sum(axis=0, dtype=kind)
+        blocks = np.add.reduceat(np.add.reduceat(sums, rows, axis=0), columns, axis=1)
+        return np.asarray(blocks / (area * len(layer)))
 
     def summarise(first: int) -> None:
         low, high = first * factor, min((first + LAYERS_AT_ONCE) * factor, nz)
         slab = scan.window((slice(low, high), slice(0, ny), slice(0, nx)))
         for place, layer in enumerate(np.split(slab, range(factor, len(slab), factor)), first):
-            # Sums in whole numbers: conversions would cost most.
-            for sums, out in (
-                (layer.sum(axis=0, dtype=np.int32), mean_hu),
-                ((layer > DENSE_HU).sum(axis=0, dtype=np.int16), dense_share),
-            ):
-                blocks = np.add.reduceat(np.add.reduceat(sums, rows, axis=0), columns, axis=1)
-                out[place] = blocks / (area * len(layer))
+            hu, share = means(layer, np.int32), means(layer > DENSE_HU, np.int16)
+            dense[place] = (share >= DENSE_SHARE) | (hu >= DENSE_MEAN_HU)
+            tissue[place] = hu > BODY_HU
 
     firsts = range(0, shape[0], LAYERS_AT_ONCE)
     with sharing_threads(len(firsts)) as each:
         list(each(summarise, firsts))
-    return mean_hu, dense_share
+    return dense, tissue
 
 
 def _body(tissue: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
@@ -305,10 +306,10 @@ def _body(tissue: Bool[np.ndarray, "z y x"]) -> Bool[np.ndarray, "z y x"]:
     parts, count = ndimage.label(eroded)
     if count == 0:
         return tissue  # nothing thick: a crop of a hand or a rib, so that nothing is a table
-    sizes = np.bincount(parts.ravel())[1:]
-    large = np.flatnonzero(sizes >= SMALLEST_BODY_SHARE * sizes.max()) + 1
+    sizes = _sizes(parts, count)
+    large = _chosen(parts, sizes >= SMALLEST_BODY_SHARE * sizes.max())
     # Two steps: one undoes the erosion, one gives back ribs that lie just under the skin.
-    return ndimage.binary_dilation(np.isin(parts, large), NEIGHBOURS, iterations=2)
+    return ndimage.binary_dilation(large, NEIGHBOURS, iterations=2)
 
 
 def _dilated(mask: Bool[np.ndarray, "z y x"], radius: float) -> Bool[np.ndarray, "z y x"]:
@@ -334,8 +335,25 @@ def _dilated(mask: Bool[np.ndarray, "z y x"], radius: float) -> Bool[np.ndarray,
 
 
 def _without_islands(mask: Bool[np.ndarray, "z y x"], smallest: float) -> Bool[np.ndarray, "z y x"]:
-    parts, _ = ndimage.label(mask, NEIGHBOURS)
-    sizes = np.bincount(parts.ravel())
-    keep = sizes >= smallest
-    keep[0] = False
-    return keep[parts]
+    parts, count = ndimage.label(mask, NEIGHBOURS)
+    return _chosen(parts, _sizes(parts, count) >= smallest)
+
+
+def _sizes(parts: Integer[np.ndarray, "z y x"], count: int) -> Int[np.ndarray, " count"]:
+    """Return the voxels of each part, which are numbered from 1.
+
+    By layers, since NumPy counts in indices of 8 bytes: so many more for a whole array.
+    """
+    return sum(
+        (np.bincount(z.ravel(), minlength=count + 1)[1:] for z in parts), np.zeros(count, int)
+    )
+
+
+def _chosen(
+    parts: Integer[np.ndarray, "z y x"], keep: Bool[np.ndarray, " count"]
+) -> Bool[np.ndarray, "z y x"]:
+    """Return the voxels of some of the parts, which are numbered from 1."""
+    wanted, chosen = np.concatenate([[False], keep]), np.empty(parts.shape, dtype=bool)
+    for layer, out in zip(parts, chosen, strict=True):
+        out[:] = wanted[layer]
+    return chosen
