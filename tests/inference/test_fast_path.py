@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from osteomet.inference import pipeline
 from osteomet.inference.pipeline import Prediction, Predictor
@@ -15,7 +16,7 @@ TOLERANCE = 1e-4
 
 
 def _plainly(self: GlobalResponseNorm, project: nn.Linear, x: Tensor) -> Tensor:
-    result: Tensor = project(self(x))
+    result: Tensor = project(self(F.gelu(x)))
     return result
 
 
@@ -27,6 +28,16 @@ def test_findings_are_those_of_the_plain_way(monkeypatch: pytest.MonkeyPatch) ->
     fast = predictor.predict(scan)
     monkeypatch.setattr(GlobalResponseNorm, "then", _plainly)
     monkeypatch.setattr(pipeline, "with_small_masks", lambda found: found)
+    _check_same(fast, predictor.predict(scan))
+
+
+def test_tiles_made_ahead_of_a_device_are_those_of_the_threads() -> None:
+    volume = simulate_patient(4).volume
+    scan = Scan(volume, describe(volume, source="simulated", file_format="nifti"))
+    predictor = Predictor(device="cpu", operating_threshold=0.0)
+    predictor.config = predictor.config.updated({"inference.tile_size": (96, 96, 96)})
+    fast = predictor.predict(scan)
+    predictor.tile_per_thread = False
     _check_same(fast, predictor.predict(scan))
 
 

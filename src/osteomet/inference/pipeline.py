@@ -1,7 +1,7 @@
 """From a CT scan to findings: the whole story in ``Predictor.predict``."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Int16
 from torch import nn
 
 import osteomet
@@ -21,7 +22,7 @@ from osteomet.inference.lesions import measure_lesions
 from osteomet.inference.merge import merge_detections
 from osteomet.inference.resources import StageClock, peak_memory_mb
 from osteomet.inference.scan_id import name_scan
-from osteomet.inference.shared_threads import sharing_threads
+from osteomet.inference.shared_threads import made_ahead, sharing_threads
 from osteomet.inference.tiles import BoneRegion, TilePlan, find_bone, plan_tiles
 from osteomet.io.scan import Scan, read_scan
 from osteomet.label_map import LabelMap
@@ -110,7 +111,8 @@ class Predictor:
         self.detector = detector or _build_detector(self.weights)
         self.detector.to(self.device).eval()
         self.primary = _build_primary(self.weights)
-        if self.device.type == "cpu":
+        self.tile_per_thread = self.device.type == "cpu"
+        if self.tile_per_thread:
             keep_freed_memory()  # every tile asks for the same sizes
 
     def predict(
@@ -173,20 +175,29 @@ class Predictor:
         at_once = TILES_AT_ONCE[self.device.type]
         batches = [tiles.starts[n : n + at_once] for n in range(0, len(tiles), at_once)]
         found: list[Detections] = []
-        # What is no CPU has a queue of its own, which one thread keeps full.
-        threads = sharing_threads(len(batches)) if self.device.type == "cpu" else nullcontext(map)
-        with threads as each:
-            for parts in each(partial(self._detect_batch, scan, tiles), batches):
+        with self._detected(scan, tiles, batches) as results:
+            for parts in results:
                 found += (with_small_masks(near_bone(part, bone)) for part in parts)
                 if progress is not None:
                     progress(len(found), len(tiles))
         return found
 
+    @contextmanager
+    def _detected(
+        self, scan: ModelView, tiles: TilePlan, batches: Sequence[Sequence[ShapeZYX]]
+    ) -> Iterator[Iterator[list[Detections]]]:
+        """Yield what the network says of each batch of tiles, in order."""
+        crops = partial(_crops, scan, tiles)
+        if self.tile_per_thread:
+            with sharing_threads(len(batches)) as each:
+                yield each(lambda starts: self._detect_batch(crops(starts), starts), batches)
+        else:  # the device has a queue of its own, which one thread keeps full
+            yield map(self._detect_batch, made_ahead(crops, batches), batches)
+
     @torch.inference_mode()
     def _detect_batch(
-        self, scan: ModelView, tiles: TilePlan, starts: Sequence[ShapeZYX]
+        self, crops: Int16[np.ndarray, "tiles z y x"], starts: Sequence[ShapeZYX]
     ) -> list[Detections]:
-        crops = np.stack([tiles.crop(scan, start) for start in starts])
         images = torch.from_numpy(crops).to(self.device)[:, None]
         with self._precision():
             detections, _ = self.detector(normalise(images, self.config.preprocess))
@@ -242,6 +253,12 @@ class Predictor:
 def near_bone(found: Detections, bone: BoneRegion) -> Detections:
     """Drop what lies outside the region: a tile's corner far from bone holds no bone lesion."""
     return found[torch.from_numpy(bone.touches(found.boxes.numpy()))]
+
+
+def _crops(
+    scan: ModelView, tiles: TilePlan, starts: Sequence[ShapeZYX]
+) -> Int16[np.ndarray, "tiles z y x"]:
+    return np.stack([tiles.crop(scan, start) for start in starts])
 
 
 def with_small_masks(found: Detections) -> Detections:
