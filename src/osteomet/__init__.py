@@ -39,7 +39,8 @@ Read the files in the order of the data flow; each line is one step::
     ops/masks.py                      label map -> crops of boxes -> voxels
     ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
     ops/depthwise_kernels.py          its loops on a CPU
-    ops/response_norm.py              GRN and the linear map behind it, in two reads
+    ops/gelu.py                       GELU and its derivative
+    ops/response_norm.py              GELU, GRN and the linear map behind, in few passes
     ops/space_to_depth.py             cubes of voxels into channels, and back
     ops/acceleration.py               compiled loops, and the switch that turns them off
     ops/freed_memory.py               keep freed memory for the next tensor of its size

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from osteomet.config import Normalisation
 from osteomet.ops.depthwise_conv import depthwise_conv3d
+from osteomet.ops.gelu import gelu
 from osteomet.ops.space_to_depth import space_to_depth
 
 Features = Float[Tensor, "batch channels z y x"]
@@ -48,6 +49,13 @@ def normalisation3d(kind: Normalisation, channels: int) -> nn.Module:
         return nn.InstanceNorm3d(channels, affine=True)
     possible = range(1, min(MOST_GROUPS, max(1, channels // FEWEST_IN_A_GROUP)) + 1)
     return nn.GroupNorm(max(n for n in possible if channels % n == 0), channels)
+
+
+class GELU3d(nn.Module):
+    """GELU of features."""
+
+    def forward(self, x: Features) -> Features:
+        return gelu(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class PointwiseConv3d(nn.Linear):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from osteomet.config import ModelConfig
 from osteomet.models.layers import (
+    GELU3d,
     LayerNorm3d,
     PointwiseConv3d,
     initialise,
@@ -61,7 +62,7 @@ class BoxHead(nn.Module):
             self.detail = nn.Sequential(
                 PointwiseConv3d(crops, DETAIL_CHANNELS),
                 LayerNorm3d(DETAIL_CHANNELS),
-                nn.GELU(),
+                GELU3d(),
                 PointwiseConv3d(DETAIL_CHANNELS, config.neck.channels),
             )
         # Without the normalisation the first layer saw features of any scale and died.

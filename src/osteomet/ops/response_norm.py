@@ -1,10 +1,10 @@
-"""Global response normalisation together with the linear map that follows it.
+"""Global response normalisation together with the GELU before and the linear map behind it.
 
 GRN multiplies each channel of an image by one factor, ``1 + gamma * share``, and adds ``beta``.
 Written as layers it reads the largest tensor of a ConvNeXt-V2 block three times forward and
-seven times backward. But the factors can go into the weights of the linear map, so that ``x``
-is read once for its norms and once for the product; and the gradient through the norms is a
-multiple of ``x``, added while the other is still in the cache.
+seven times backward. But the factors can go into the weights of the linear map, and the norms
+add up while GELU writes what they are of; so that is read but once, for the product. And the
+gradient through the norms is a multiple of it, added where GELU's derivative is multiplied.
 
 Source: Woo et al., "ConvNeXt V2", arXiv:2301.00808, Sec. 4.
 """
@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from osteomet.ops.acceleration import compile_kernel, run_ranges, uses_numba
+from osteomet.ops.gelu import gelu_slope, gelu_value
 
 Voxels = Float[Tensor, "batch voxels channels"]
 
@@ -34,17 +35,17 @@ SMALL = 200_000
 """Values of ``x`` below which to wake a second thread takes longer than the work."""
 
 
-def linear_of_response_norm(
+def linear_of_gelu_response_norm(
     x: Voxels,
     weight: Float[Tensor, "out channels"],
     bias: Float[Tensor, " out"],
     gamma: Float[Tensor, " channels"],
     beta: Float[Tensor, " channels"],
 ) -> Float[Tensor, "batch voxels out"]:
-    """Return ``linear(x * response_factors(channel_norms(x), gamma) + beta)``.
+    """Return ``linear(a * response_factors(norms of a, gamma) + beta)``, where ``a = gelu(x)``.
 
     Args:
-        x: of each image, its voxels.
+        x: of each image, its voxels, before GELU.
         weight: of the linear map.
         bias: of the linear map.
         gamma: how far each channel follows its share.
@@ -53,7 +54,7 @@ def linear_of_response_norm(
     Returns:
         The map's output, in the dtype of ``x``.
     """
-    apply: Callable[..., Tensor] = _LinearOfResponseNorm.apply
+    apply: Callable[..., Tensor] = _LinearOfGeluResponseNorm.apply
     return apply(x, weight, bias, gamma, beta)
 
 
@@ -64,72 +65,100 @@ def response_factors(
     return 1 + gamma * (norms / (norms.mean(dim=1, keepdim=True) + EPS))
 
 
-def channel_norms(x: Voxels) -> Float[Tensor, "batch channels"]:
-    """Return the root of the sum of squares of each channel of each image, in float32 or above.
+def gelu_and_norms(x: Voxels) -> tuple[Voxels, Float[Tensor, "batch channels"]]:
+    """Return GELU of ``x``, and of each channel of each image the root of its sum of squares.
 
-    It has no gradient of its own.
+    The norms are float32 or above. Neither has a gradient of its own.
     """
-    if not uses_numba(x) or x.dtype != torch.float32:
+    x = x.detach()
+    if not _by_loops(x):
+        activated = F.gelu(x)
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        norms: Tensor = torch.linalg.vector_norm(x.detach(), dim=1, dtype=dtype)
-        return norms
+        return activated, torch.linalg.vector_norm(activated, dim=1, dtype=dtype)
     batch, voxels, channels = x.shape
     blocks = -(-voxels // BLOCK)
+    activated = torch.empty(x.shape)
     sums = np.zeros((batch * blocks, channels))
-    threads = 1 if x.numel() < SMALL else None
-    array = x.detach().contiguous().numpy()
-    run_ranges(_add_squares, batch * blocks, blocks, array, sums, max_threads=threads)
+    arrays = x.contiguous().numpy(), activated.numpy(), sums
+    run_ranges(_activate, batch * blocks, blocks, *arrays, max_threads=_threads(x))
     total = torch.from_numpy(sums).view(batch, blocks, channels).sum(dim=1)
-    return total.sqrt().float()
+    return activated, total.sqrt().float()
 
 
-class _LinearOfResponseNorm(torch.autograd.Function):
-    """Where an image has fewer voxels than the map has outputs, ``x`` itself is multiplied."""
+def _pull_back(
+    grad: Voxels, per_value: Float[Tensor, "batch channels"], activated: Voxels, x: Voxels
+) -> Voxels:
+    """Return the gradient of ``x``, given that of GELU's value but for what the norms add to it.
+
+    ``grad`` is not needed any more.
+    """
+    if not _by_loops(grad, x):
+        grad.addcmul_(activated, per_value[:, None].to(grad.dtype))
+        pulled: Tensor = torch.ops.aten.gelu_backward(grad, x)
+        return pulled
+    batch, voxels, _ = x.shape
+    arrays = (tensor.contiguous().numpy() for tensor in (grad, per_value, activated, x))
+    run_ranges(_chain, batch * voxels, voxels, *arrays, max_threads=_threads(x))
+    return grad
+
+
+def _by_loops(*tensors: Tensor) -> bool:
+    return uses_numba(*tensors) and all(tensor.dtype == torch.float32 for tensor in tensors)
+
+
+def _threads(x: Tensor) -> int | None:
+    return 1 if x.numel() < SMALL else None
+
+
+class _LinearOfGeluResponseNorm(torch.autograd.Function):
+    """Where an image has fewer voxels than the map has outputs, factors multiply the values."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor
     ) -> Tensor:
-        norms = channel_norms(x)
+        activated, norms = gelu_and_norms(x)
         factors = response_factors(norms, gamma)[:, None]  # (batch, 1, channels)
-        ctx.save_for_backward(x, weight, gamma, beta, norms)
+        ctx.save_for_backward(x, activated, weight, gamma, beta, norms)
         offset = torch.addmv(bias, weight, beta).to(x.dtype)
         if x.shape[1] < len(weight):
-            return F.linear(x * factors.to(x.dtype), weight.to(x.dtype), offset)
-        return torch.baddbmm(offset, x, (weight * factors).mT.to(x.dtype))
+            return F.linear(activated * factors.to(x.dtype), weight.to(x.dtype), offset)
+        return torch.baddbmm(offset, activated, (weight * factors).mT.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        x, weight, gamma, beta, norms = ctx.saved_tensors
+        x, activated, weight, gamma, beta, norms = ctx.saved_tensors
         grad = grad.to(x.dtype)
         with torch.enable_grad():
             leaves = norms.detach().requires_grad_(), gamma.detach().requires_grad_()
             factors = response_factors(*leaves)
         shown = factors.detach()[:, None]
         if x.shape[1] < len(weight):
-            scaled = x * shown.to(x.dtype)
+            scaled = activated * shown.to(x.dtype)
             grad_weight = (grad.flatten(0, 1).T @ scaled.flatten(0, 1)).to(weight.dtype)
-            grad_x = grad @ weight.to(grad.dtype)
-            grad_factors = (grad_x * x).sum(dim=1, dtype=norms.dtype)
-            grad_x *= shown.to(x.dtype)
+            grad_a = grad @ weight.to(grad.dtype)
+            grad_factors = (grad_a * activated).sum(dim=1, dtype=norms.dtype)
+            grad_a *= shown.to(x.dtype)
         else:
-            of_image = torch.bmm(grad.mT, x).to(weight.dtype)  # (batch, out, channels)
+            of_image = torch.bmm(grad.mT, activated).to(weight.dtype)  # (batch, out, channels)
             grad_weight = torch.einsum("boc,bc->oc", of_image, shown[:, 0])
             grad_factors = torch.einsum("boc,oc->bc", of_image, weight)
-            grad_x = torch.bmm(grad, (weight * shown).to(grad.dtype))
+            grad_a = torch.bmm(grad, (weight * shown).to(grad.dtype))
         grad_norms, grad_gamma = torch.autograd.grad(factors, leaves, grad_factors)
-        # The norm's gradient is x over the norm; of a channel that is 0 everywhere it is 0.
-        per_x = torch.where(norms > 0, grad_norms / norms, 0).to(x.dtype)
-        grad_x.addcmul_(x, per_x[:, None])
+        # The norm's gradient is the value over the norm; of a channel that is 0 everywhere it is 0.
+        per_value = torch.where(norms > 0, grad_norms / norms, 0)
+        grad_x = _pull_back(grad_a, per_value, activated, x)
         grad_bias = grad.sum(dim=(0, 1), dtype=norms.dtype).to(weight.dtype)
         grad_weight.addr_(grad_bias, beta)
         return grad_x, grad_weight, grad_bias, grad_gamma, weight.T @ grad_bias
 
 
 @compile_kernel
-def _add_squares(first: int, last: int, blocks: int, x: np.ndarray, sums: np.ndarray) -> None:
-    """Sum the squares of blocks of voxels, of which each image has as many."""
+def _activate(
+    first: int, last: int, blocks: int, x: np.ndarray, activated: np.ndarray, sums: np.ndarray
+) -> None:
+    """Write GELU of blocks of voxels, of which each image has as many, and sum its squares."""
     voxels, channels = x.shape[1:]
     part = np.zeros(channels, np.float32)
     for task in range(first, last):
@@ -138,8 +167,29 @@ def _add_squares(first: int, last: int, blocks: int, x: np.ndarray, sums: np.nda
         for start in range(begin, min(begin + BLOCK, voxels), RUN):
             part[:] = 0
             for voxel in range(start, min(start + RUN, voxels)):
-                row = x[image, voxel]
+                row, out = x[image, voxel], activated[image, voxel]
                 for c in range(channels):
-                    part[c] += row[c] * row[c]
+                    a = gelu_value(row[c])
+                    out[c] = a
+                    part[c] += a * a
             for c in range(channels):
                 total[c] += part[c]
+
+
+@compile_kernel
+def _chain(
+    first: int,
+    last: int,
+    voxels: int,
+    grad: np.ndarray,
+    per_value: np.ndarray,
+    activated: np.ndarray,
+    x: np.ndarray,
+) -> None:
+    """Turn the gradient of GELU's values into that of ``x``, voxel by voxel."""
+    for task in range(first, last):
+        image, voxel = task // voxels, task % voxels
+        out, share = grad[image, voxel], per_value[image]
+        values, row = activated[image, voxel], x[image, voxel]
+        for c in range(len(out)):
+            out[c] = (out[c] + share[c] * values[c]) * gelu_slope(row[c])

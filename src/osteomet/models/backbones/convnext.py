@@ -11,7 +11,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from osteomet.config import BackboneConfig
 from osteomet.models.backbones.feature_levels import Backbone, Size, built_size, finest_level
@@ -25,6 +24,7 @@ from osteomet.models.layers import (
     initialise,
     keep_visible,
 )
+from osteomet.ops.gelu import gelu
 
 SIZES = {
     "convnext_atto": Size((2, 2, 6, 2), (40, 80, 160, 320)),
@@ -60,7 +60,7 @@ class ConvNeXtBlock(nn.Module):
     def forward(self, x: Features, visible: Visible | None = None) -> Features:
         """Return ``x`` and what is added to it; a cell that is not ``visible`` stays 0."""
         y = self.depthwise(x).movedim(1, -1)  # a view: memory is channels last
-        y = self.gamma * self.project(F.gelu(self.expand(self.norm(y))))
+        y = self.gamma * self.project(gelu(self.expand(self.norm(y))))
         y = keep_visible(y.movedim(-1, 1), visible)
         return x + drop_path(y, self.drop_probability, self.training)
 

@@ -7,13 +7,12 @@ in Table 9 and Appendix A. Written from the paper; only the rank of the kernels 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from osteomet.config import BackboneConfig
 from osteomet.models.backbones.convnext import assemble
 from osteomet.models.backbones.feature_levels import Backbone, Size
 from osteomet.models.layers import DepthwiseConv3d, Features, Visible, drop_path, keep_visible
-from osteomet.ops.response_norm import linear_of_response_norm, response_factors
+from osteomet.ops.response_norm import linear_of_gelu_response_norm, response_factors
 
 ChannelsLast = Float[Tensor, "batch z y x channels"]
 
@@ -46,8 +45,8 @@ class GlobalResponseNorm(nn.Module):
         return torch.addcmul(self.beta.to(x.dtype), x, factors.to(x.dtype))
 
     def then(self, project: nn.Linear, x: ChannelsLast) -> Float[Tensor, "batch z y x out"]:
-        """Return ``project(self(x))``, for which ``x``, the largest tensor, is read but twice."""
-        result = linear_of_response_norm(
+        """Return ``project(self(gelu(x)))``, with few passes over what is the largest."""
+        result = linear_of_gelu_response_norm(
             x.flatten(1, 3), project.weight, project.bias, self.gamma, self.beta
         )
         return result.view(*x.shape[:-1], -1)
@@ -73,7 +72,7 @@ class ConvNeXtV2Block(nn.Module):
         y = self.expand(self.norm(y))
         if visible is not None:  # GRN takes norms over all cells: hidden ones must not count
             y = y * visible.movedim(1, -1)
-        y = self.grn.then(self.project, F.gelu(y))
+        y = self.grn.then(self.project, y)
         y = keep_visible(y.movedim(-1, 1), visible)
         return x + drop_path(y, self.drop_probability, self.training)
 
