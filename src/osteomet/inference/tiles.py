@@ -319,18 +319,18 @@ def _dilated(mask: Bool[np.ndarray, "z y x"], radius: float) -> Bool[np.ndarray,
     """
     reach = int(radius)
     wide = np.pad(mask, reach)
-    lines = {0: wide}
-    for half in range(1, reach + 1):
-        lines[half] = lines[half - 1].copy()
-        lines[half][..., half:] |= wide[..., :-half]
-        lines[half][..., :-half] |= wide[..., half:]
-    grown = np.zeros_like(mask)
+    grown, line = np.zeros_like(mask), wide.copy()
     nz, ny, nx = mask.shape
-    for z, y in itertools.product(range(-reach, reach + 1), repeat=2):
-        if z * z + y * y <= radius * radius:
-            line = lines[math.isqrt(int(radius * radius - z * z - y * y))]
-            low_z, low_y = reach + z, reach + y
-            grown |= line[low_z : low_z + nz, low_y : low_y + ny, reach : reach + nx]
+    around = list(itertools.product(range(-reach, reach + 1), repeat=2))
+    for half in range(reach + 1):
+        if half:
+            line[..., half:] |= wide[..., :-half]
+            line[..., :-half] |= wide[..., half:]
+        for z, y in around:
+            left = radius * radius - z * z - y * y
+            if left >= 0 and math.isqrt(int(left)) == half:
+                low_z, low_y = reach + z, reach + y
+                grown |= line[low_z : low_z + nz, low_y : low_y + ny, reach : reach + nx]
     return grown
 
 

@@ -17,7 +17,7 @@ from osteomet.io.volumes import write_volume
 from osteomet.label_map import LabelMap
 from osteomet.volume import ShapeZYX, Volume
 
-SLAB_VOXELS = 8_000_000
+SLAB_VOXELS = 2_000_000
 HEADER_BYTES = 352
 """Of NIfTI-1 with the four bytes that say that no extension follows; voxels come next."""
 SHAPE_AT = 42
