@@ -8,6 +8,7 @@ Read the files in the order of the data flow; each line is one step::
     structures.py                     targets, proposals and detections: what stages hand over
     findings.py                       what was found, frozen, to and from JSON: the border
     checkup.py                        what was measured and found in a cohort, likewise
+    ahead.py                          work that threads do ahead of its use
     label_map.py                      instances on a grid, as pieces and not as a whole array
     box_arrays.py                     overlap of boxes in NumPy, for what needs no torch
 
@@ -39,6 +40,7 @@ Read the files in the order of the data flow; each line is one step::
     ops/masks.py                      label map -> crops of boxes -> voxels
     ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
     ops/depthwise_kernels.py          its loops on a CPU
+    ops/dense_conv.py                 3 x 3 x 3 of few channels, likewise
     ops/gelu.py                       GELU and its derivative
     ops/response_norm.py              GELU, GRN and the linear map behind, in few passes
     ops/space_to_depth.py             cubes of voxels into channels, and back

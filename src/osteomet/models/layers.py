@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from osteomet.config import Normalisation
+from osteomet.ops.dense_conv import dense_conv3d
 from osteomet.ops.depthwise_conv import depthwise_conv3d
 from osteomet.ops.gelu import gelu
 from osteomet.ops.space_to_depth import space_to_depth
@@ -95,6 +96,18 @@ class DepthwiseConv3d(nn.Conv3d):
         if self.bias is None:
             raise ValueError("a depthwise convolution of osteomet has a bias")
         return depthwise_conv3d(x, self.weight, self.bias)
+
+
+class DenseConv3d(nn.Conv3d):
+    """A 3x3x3 convolution, same size out; gradients by ``ops.dense_conv``."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__(channels, out_channels, 3, padding=1)
+
+    def forward(self, x: Features) -> Float[Tensor, "batch out z y x"]:
+        if self.bias is None:
+            raise ValueError("a dense convolution of osteomet has a bias")
+        return dense_conv3d(x, self.weight, self.bias)
 
 
 class PatchifyConv3d(nn.Conv3d):

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from osteomet.config import ModelConfig
 from osteomet.models.layers import (
+    DenseConv3d,
     GELU3d,
     LayerNorm3d,
     PointwiseConv3d,
@@ -128,7 +129,7 @@ class MaskHead(nn.Module):
         layers: list[nn.Module] = []
         for i in range(config.mask_head.convolutions):
             inputs = width + crops if i == 0 else width
-            layers += [nn.Conv3d(inputs, width, 3, padding=1), LayerNorm3d(width), nn.ReLU()]
+            layers += [DenseConv3d(inputs, width), LayerNorm3d(width), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.logits = PointwiseConv3d(width, 8)
         initialise(self)
