@@ -27,7 +27,8 @@ ALLOWED = {
     "label_map": {"volume"},
     "checkup": set(),
     "box_arrays": set(),
-    "io": {"errors", "findings", "label_map", "volume"},
+    "ahead": set(),
+    "io": {"ahead", "errors", "findings", "label_map", "volume"},
     "models": {"config", "errors", "ops", "structures"},
     "checkpoint": {"config", "errors", "models"},
     "data": {
@@ -46,6 +47,7 @@ ALLOWED = {
     "evaluation": {"box_arrays", "errors", "findings", "io", "volume"},
     "reporting": {"checkup", "errors", "evaluation", "findings", "label_map", "volume"},
     "inference": {
+        "ahead",
         "checkpoint",
         "config",
         "data",

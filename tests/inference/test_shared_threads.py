@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from osteomet.inference.shared_threads import MOST_AT_ONCE, made_ahead, sharing_threads
+from osteomet.inference.shared_threads import MOST_AT_ONCE, sharing_threads
 
 
 @pytest.fixture(autouse=True)
@@ -41,41 +41,3 @@ def test_an_error_ends_the_rest() -> None:
     with pytest.raises(ValueError, match="0"), sharing_threads(1000) as each:
         list(each(call, range(1000)))
     assert torch.get_num_threads() == 6
-
-
-def test_what_is_made_ahead_comes_in_order_and_never_piles_up() -> None:
-    made, used = [], 0
-
-    def make(job: int) -> int:
-        made.append(job)
-        return job * 2
-
-    for place, value in enumerate(made_ahead(make, range(40))):
-        assert value == place * 2
-        used += 1
-        assert len(made) <= used + MOST_AT_ONCE
-    assert (sorted(made), used) == (list(range(40)), 40)
-
-
-def test_something_is_made_while_the_one_before_is_used() -> None:
-    second = threading.Event()
-
-    def make(job: int) -> int:
-        if job == 1:
-            second.set()
-        return job
-
-    for _ in made_ahead(make, range(2)):
-        assert second.wait(20)
-
-
-def test_an_error_in_what_is_made_ahead_is_raised_when_it_is_due() -> None:
-    def make(job: int) -> int:
-        if job == 2:
-            raise ValueError("third")
-        return job
-
-    found = made_ahead(make, range(1000))
-    assert [next(found), next(found)] == [0, 1]
-    with pytest.raises(ValueError, match="third"):
-        next(found)

@@ -34,6 +34,7 @@ from pydicom.uid import (
 )
 
 from osteomet.errors import InputError, NotCTError
+from osteomet.io.pixels import whole_hounsfield
 from osteomet.io.scan import read_scan
 
 
@@ -284,3 +285,22 @@ def test_pixels_of_another_size_are_refused(tmp_path: Path) -> None:
         dataset.Rows = 23
 
     refused(edit(write(tmp_path / "ct"), grow), InputError, "0001.dcm", "23 x 18")
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high"), [(np.uint16, 0, 65535), (np.int16, -32768, 32767)]
+)
+@pytest.mark.parametrize("slope", [1, 2, -1])
+@pytest.mark.parametrize("intercept", [0, -1024, -32768, 40000])
+@pytest.mark.parametrize("share", [1.0, 0.3])
+def test_whole_hu_are_exact_in_the_narrower_type_that_holds_them(
+    kind: type, low: int, high: int, slope: int, intercept: int, share: float
+) -> None:
+    middle, half = (low + high) // 2, (high - low) // 2
+    values = np.linspace(middle - share * half, middle + share * half, 900).round()
+    pixels = values.astype(kind).reshape(30, 30)
+    expected = pixels.astype(np.int64) * slope + intercept
+    found = whole_hounsfield(pixels, slope, intercept)
+    assert np.array_equal(found, expected)
+    narrow = expected.min() >= -32768 and expected.max() <= 32767
+    assert found.dtype == (np.int16 if narrow else np.int32)

@@ -13,6 +13,7 @@ from jaxtyping import Int16
 from torch import nn
 
 import osteomet
+from osteomet.ahead import map_ahead
 from osteomet.checkpoint import DEFAULT_WEIGHTS, LoadedWeights, load_into, load_weights
 from osteomet.data.preprocess import ModelView
 from osteomet.data.render_batch import normalise
@@ -22,7 +23,7 @@ from osteomet.inference.lesions import measure_lesions
 from osteomet.inference.merge import merge_detections
 from osteomet.inference.resources import StageClock, peak_memory_mb
 from osteomet.inference.scan_id import name_scan
-from osteomet.inference.shared_threads import made_ahead, sharing_threads
+from osteomet.inference.shared_threads import MOST_AT_ONCE, sharing_threads
 from osteomet.inference.tiles import BoneRegion, TilePlan, find_bone, plan_tiles
 from osteomet.io.scan import Scan, read_scan
 from osteomet.label_map import LabelMap
@@ -192,7 +193,7 @@ class Predictor:
             with sharing_threads(len(batches)) as each:
                 yield each(lambda starts: self._detect_batch(crops(starts), starts), batches)
         else:  # the device has a queue of its own, which one thread keeps full
-            yield map(self._detect_batch, made_ahead(crops, batches), batches)
+            yield map(self._detect_batch, map_ahead(crops, batches, MOST_AT_ONCE), batches)
 
     @torch.inference_mode()
     def _detect_batch(

@@ -1,20 +1,15 @@
 """Pieces of a scan side by side on the cores of a CPU.
 
 Threads that share one tile wait for each other after every layer. Threads that each have a tile of
-their own wait once, at the end of the scan. Where another device runs the network, they make what
-it will ask for next.
+their own wait once, at the end of the scan.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-
-Job = TypeVar("Job")
-Made = TypeVar("Made")
 
 MOST_AT_ONCE = 4
 """Each tile in work takes some hundred MB, so that many cores share fewer tiles."""
@@ -42,23 +37,3 @@ def sharing_threads(jobs: int) -> Iterator[Callable[..., Iterator[Any]]]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
-
-
-def made_ahead(make: Callable[[Job], Made], jobs: Iterable[Job]) -> Iterator[Made]:
-    """Yield ``make`` of each job in order, made by threads while the one before is used.
-
-    No more than ``MOST_AT_ONCE`` wait, however slowly they are used. An error is raised when its
-    job is due.
-    """
-    waiting: deque[Future[Made]] = deque()
-    with ThreadPoolExecutor(MOST_AT_ONCE, "osteomet-ahead") as pool:
-        try:
-            for job in jobs:
-                waiting.append(pool.submit(make, job))
-                if len(waiting) > MOST_AT_ONCE:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for one in waiting:
-                one.cancel()

@@ -3,14 +3,13 @@
 Decoders: pydicom for uncompressed, deflated and RLE, GDCM for JPEG, JPEG-LS and JPEG 2000.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from io import BufferedIOBase
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer, Num
@@ -18,6 +17,7 @@ from pydicom import dcmread
 from pydicom.pixels.utils import iter_pixels
 from scipy import ndimage
 
+from osteomet.ahead import map_ahead
 from osteomet.errors import InputError
 from osteomet.io.dicom_files import DicomFile
 from osteomet.io.dicom_headers import Frame, read_dataset
@@ -33,18 +33,14 @@ READERS = 4
 TISSUE_FROM_HU = -900
 """Padding above this looks like tissue, and counts as padding only at the image's border."""
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
 
 def hounsfield_planes(frames: list[Frame]) -> Iterator[Plane]:
-    """Yield the images in HU, in order: int32 where slope and intercept are whole, else float32.
+    """Yield the images in HU, in order, as ``to_hounsfield`` makes them.
 
     Raises:
         InputError: an image is truncated, damaged or in a compression that is not supported.
     """
-    for frame, stored in zip(frames, stored_planes(frames), strict=True):
-        yield to_hounsfield(stored, frame)
+    yield from _planes(frames, to_hounsfield)
 
 
 def stored_planes(frames: list[Frame]) -> Iterator[Stored]:
@@ -53,22 +49,21 @@ def stored_planes(frames: list[Frame]) -> Iterator[Stored]:
     Raises:
         InputError: as ``hounsfield_planes``.
     """
-    if all(frame.index == 0 for frame in frames):
-        yield from _in_order(_decode_file, frames)
-        return
-    for _, run in groupby(frames, key=lambda frame: frame.file.name):
-        yield from _decode_frames(list(run))
+    yield from _planes(frames, lambda stored, _: stored)
 
 
 def to_hounsfield(stored: Stored, frame: Frame) -> Plane:
-    """Apply slope and intercept (PS3.3 C.11.1.1.2) and turn padding into air."""
+    """Apply slope and intercept (PS3.3 C.11.1.1.2) and turn padding into air.
+
+    Returns:
+        Where slope and intercept are whole int16, or int32 where that cannot hold a value; else
+        float32.
+    """
     slope = 1.0 if frame.slope is None else frame.slope
     intercept = 0.0 if frame.intercept is None else frame.intercept
     hounsfield: Plane
     if slope.is_integer() and intercept.is_integer():
-        hounsfield = stored.astype(np.int32)
-        hounsfield *= int(slope)
-        hounsfield += int(intercept)
+        hounsfield = whole_hounsfield(stored, int(slope), int(intercept))
     else:
         hounsfield = (stored * slope + intercept).astype(np.float32)
     if frame.padding is not None:
@@ -78,6 +73,19 @@ def to_hounsfield(stored: Stored, frame: Frame) -> Plane:
             # A padding value of 0 HU, say, is also water: only what touches the border is padding.
             padding = ndimage.binary_propagation(_border(padding), mask=padding)
         hounsfield[padding] = AIR_HU
+    return hounsfield
+
+
+def whole_hounsfield(stored: Stored, slope: int, intercept: int) -> Plane:
+    """Return ``stored * slope + intercept``."""
+    limits = np.iinfo(np.int16)
+    ends = [int(end) * slope + intercept for end in (stored.min(), stored.max())]
+    kind = np.int16 if limits.min <= min(ends) and max(ends) <= limits.max else np.int32
+    # What overflows on the way comes back: these are sums modulo a power of 2, and the last fits.
+    hounsfield: Plane = stored.astype(kind)
+    if slope != 1:
+        hounsfield *= np.array(slope).astype(kind)
+    hounsfield += np.array(intercept).astype(kind)
     return hounsfield
 
 
@@ -133,8 +141,18 @@ def _share_like_tissue(plane: Plane) -> float:
     return float(air.mean() + soft.mean())
 
 
-def _decode_file(frame: Frame) -> Stored:
-    return next(_decode_frames([frame]))
+def _planes(frames: list[Frame], turn: Callable[[Stored, Frame], Plane]) -> Iterator[Plane]:
+    if all(frame.index == 0 for frame in frames):
+        yield from map_ahead(partial(_plane, turn), frames, READERS)
+        return
+    for _, run in groupby(frames, key=lambda frame: frame.file.name):
+        same_file = list(run)
+        for frame, stored in zip(same_file, _decode_frames(same_file), strict=True):
+            yield turn(stored, frame)
+
+
+def _plane(turn: Callable[[Stored, Frame], Plane], frame: Frame) -> Plane:
+    return turn(next(_decode_frames([frame])), frame)
 
 
 def _decode_frames(frames: list[Frame]) -> Iterator[Stored]:
@@ -176,18 +194,6 @@ def _pixel_source(file: DicomFile, stream: BufferedIOBase, *, is_multiframe: boo
     return read_dataset(stream)
 
 
-def _in_order(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Map in threads and yield in order, with few results waiting at any time."""
-    with ThreadPoolExecutor(READERS) as pool:
-        waiting: deque[Future[Result]] = deque()
-        for item in items:
-            waiting.append(pool.submit(function, item))
-            if len(waiting) > 2 * READERS:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
 def _between(planes: Iterator[Plane], source: Float[np.ndarray, " z"]) -> Iterator[Plane]:
     """Yield planes at rising fractional slice numbers, interpolated linearly."""
     k, lower = 0, next(planes)
@@ -223,7 +229,9 @@ def _like(plane: Plane, values: Num[np.ndarray, "rows columns"]) -> Num[np.ndarr
 
 def _fits_int16(plane: Plane) -> bool:
     limits = np.iinfo(np.int16)
-    return plane.dtype.kind == "i" and bool(plane.min() >= limits.min and plane.max() <= limits.max)
+    return plane.dtype == np.int16 or (
+        plane.dtype.kind == "i" and bool(plane.min() >= limits.min and plane.max() <= limits.max)
+    )
 
 
 def _border(mask: Bool[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
