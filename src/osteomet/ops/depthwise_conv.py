@@ -72,18 +72,20 @@ class _DepthwiseConv3d(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         channels_last = x.contiguous(memory_format=torch.channels_last_3d)
-        ctx.save_for_backward(channels_last, weight)
         ctx.is_plain = x.is_contiguous()
         if x.dtype == torch.float32:
-            y = _convolve(_Rows(channels_last), weight, bias)
+            ctx.rows = _Rows(channels_last)  # instead of x: they are read again as they are
+            ctx.save_for_backward(weight)
+            y = _convolve(ctx.rows, weight, bias)
         else:
+            ctx.save_for_backward(weight, channels_last)
             y = F.conv3d(channels_last, weight, bias, padding=HALF, groups=len(weight))
         return y.contiguous() if ctx.is_plain else y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
+        weight, *kept = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
         rows = _Rows(grad)
         grad_x = grad_weight = grad_bias = None
@@ -94,7 +96,8 @@ class _DepthwiseConv3d(torch.autograd.Function):
                 grad_x = F.conv3d(grad, weight.flip(2, 3, 4), padding=HALF, groups=len(weight))
             grad_x = grad_x.contiguous() if ctx.is_plain else grad_x
         if ctx.needs_input_grad[1]:
-            grad_weight = _correlate(_Rows(x), rows).to(weight.dtype)
+            rows_x = _Rows(kept[0]) if kept else ctx.rows
+            grad_weight = _correlate(rows_x, rows).to(weight.dtype)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(dim=(0, 2, 3, 4))
         return grad_x, grad_weight, grad_bias

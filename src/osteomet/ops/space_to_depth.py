@@ -28,6 +28,8 @@ LARGEST = 4
 """Side of a cube above which torch gathers as fast: its numbers lie too far apart for either."""
 MOST = 16
 """Channels from which torch spreads runs of them best; fewer it spreads one channel at a time."""
+BAND = 8
+"""Rows of a whole image that are turned at once."""
 LINE = 4
 """Voxels of one channel that are copied at once: the stride of stem and segmentation."""
 PAIR = 2
@@ -89,9 +91,11 @@ class _DepthToSpace(torch.autograd.Function):
 
 
 def _gather(x: Tensor, factor: int) -> Tensor:
+    b, c, z, y, w = x.shape
+    if z == y == w == factor:
+        return _turn(channels_last_array(x).reshape(b, factor**3, c)).view(b, -1, 1, 1, 1)
     if factor > LARGEST:
         return _gather_by_torch(x, factor)
-    b, c, z, y, w = x.shape
     cubes = torch.empty(b, z // factor, y // factor, w // factor, c * factor**3)
     array = channels_last_array(x)
     if c == 1 and factor == LINE:
@@ -104,11 +108,23 @@ def _gather(x: Tensor, factor: int) -> Tensor:
 
 def _scatter(x: Tensor, factor: int) -> Tensor:
     b, c, z, y, w = x.shape
+    if z == y == w == 1:
+        cubes = x.detach().reshape(b, c // factor**3, factor**3)
+        return _turn(cubes.numpy()).view(b, factor, factor, factor, -1).movedim(-1, 1)
     if c > factor**3 or factor != LINE:
         return _scatter_by_torch(x, factor)
     spread = torch.empty(b, z * factor, y * factor, w * factor, 1)
     _run(_copy_lines_out, spread.numpy()[..., 0], channels_last_array(x), factor)
     return spread.movedim(-1, 1)
+
+
+def _turn(images: np.ndarray) -> Tensor:
+    """Return ``(b, m, n)`` as ``(b, n, m)``: a whole image is one cube."""
+    batch, rows, columns = images.shape
+    turned = torch.empty(batch, columns, rows)
+    threads = 1 if images.size < SMALL else None
+    run_ranges(_transpose, batch, images, turned.numpy(), max_threads=threads)
+    return turned
 
 
 def _run(copy: Callable[..., None], voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
@@ -204,3 +220,20 @@ def _copy_lines_out(
                 for x in range(len(cells)):
                     for dx in range(LINE):
                         line[x * LINE + dx] = cells[x, place + dx]
+
+
+@compile_kernel
+def _transpose(first: int, last: int, images: np.ndarray, turned: np.ndarray) -> None:
+    """Turn rows of an image into columns, a band of them at a time."""
+    rows, columns = images.shape[1:]
+    whole = rows - rows % BAND
+    for i in range(first, last):
+        image, out = images[i], turned[i]
+        for start in range(0, whole, BAND):
+            for column in range(columns):
+                place = out[column, start : start + BAND]
+                for row in range(BAND):
+                    place[row] = image[start + row, column]
+        for row in range(whole, rows):
+            for column in range(columns):
+                out[column, row] = image[row, column]
