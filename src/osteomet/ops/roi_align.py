@@ -148,7 +148,8 @@ class _RoIAlign(torch.autograd.Function):
                 continue
             batch, channels, depth, height, width = shape
             summed = aligned_zeros((batch, depth, height, width, channels))
-            slabs = min(SLABS, depth) if len(chosen) else 0
+            parts = 1 if torch.get_num_threads() == 1 else SLABS
+            slabs = min(parts, depth) if len(chosen) else 0
             spread = scatter_few if channels <= FEW else scatter
             run_blocks(spread, slabs, slabs, chosen.numpy(), grad_array, *arrays, summed)
             grads.append(torch.from_numpy(summed).movedim(-1, 1))

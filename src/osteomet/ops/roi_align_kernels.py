@@ -5,12 +5,16 @@ are mixed into one row, from which each sample takes two voxels. The gradient wa
 way back.
 """
 
+from functools import partial
+
 import numpy as np
 
 from osteomet.ops.acceleration import compile_kernel
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 """In float32, or numba would compute in float64."""
+PAIR = 2
+"""Channels of the crops that the heads read: image and dense segmentation."""
 
 
 @compile_kernel
@@ -68,6 +72,7 @@ def gather_few(
     """Do the same for few channels, where a row of each would cost more than its numbers."""
     roi = rois[block]
     image, out = features[batch_index[roi]], pooled[roi]
+    channels = out.shape[3]
     samples = len(out) * ratio
     index, share, step = _find_samples(boxes[roi], image.shape, samples)
     out[:] = 0
@@ -75,18 +80,15 @@ def gather_few(
         near, far, z = image[index[0, k]], image[index[0, k] + step[0]], share[0, k]
         for j in range(samples):
             y0, y1, y = index[1, j], index[1, j] + step[1], share[1, j]
-            a, b, c, d = (ONE - z) * (ONE - y), (ONE - z) * y, z * (ONE - y), z * y
+            lines = near[y0], near[y1], far[y0], far[y1]
+            shares = (ONE - z) * (ONE - y), (ONE - z) * y, z * (ONE - y), z * y
+            row = out[k // ratio, j // ratio]
             for i in range(samples):
                 x0, x1, x = index[2, i], index[2, i] + step[2], share[2, i]
-                for channel in range(out.shape[3]):
-                    low = (a * near[y0, x0, channel] + b * near[y1, x0, channel]) + (
-                        c * far[y0, x0, channel] + d * far[y1, x0, channel]
-                    )
-                    high = (a * near[y0, x1, channel] + b * near[y1, x1, channel]) + (
-                        c * far[y0, x1, channel] + d * far[y1, x1, channel]
-                    )
-                    mixed = (ONE - x) * low + x * high
-                    out[k // ratio, j // ratio, i // ratio, channel] += mixed
+                if channels == PAIR:  # a count known when compiling needs no loop
+                    _sample(row[i // ratio], lines, shares, x0, x1, x, PAIR)
+                else:
+                    _sample(row[i // ratio], lines, shares, x0, x1, x, channels)
     if ratio > 1:
         out /= np.float32(ratio**3)
 
@@ -231,3 +233,22 @@ def _mix(
 def _add(out: np.ndarray, weight: float, values: np.ndarray) -> None:
     for i in range(len(out)):
         out[i] += weight * values[i]
+
+
+@partial(compile_kernel, inline=True)
+def _sample(
+    cell: np.ndarray,
+    lines: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+    shares: tuple[float, float, float, float],
+    x0: int,
+    x1: int,
+    x: float,
+    channels: int,
+) -> None:
+    """Add the mixture of 8 voxels to a cell: of 4 lines at two places."""
+    a, b, c, d = shares
+    p, q, r, s = lines
+    for i in range(channels):
+        low = (a * p[x0, i] + b * q[x0, i]) + (c * r[x0, i] + d * s[x0, i])
+        high = (a * p[x1, i] + b * q[x1, i]) + (c * r[x1, i] + d * s[x1, i])
+        cell[i] += low + x * (high - low)
