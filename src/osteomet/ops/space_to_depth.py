@@ -36,6 +36,8 @@ PAIR = 2
 """Channels, and voxels a side, of the crops that the heads read."""
 SMALL = 200_000
 """Values below which to wake a second thread takes longer than the work."""
+WHOLE_SMALL = 4_000_000
+"""The same of whole images, where it costs most of what it gains."""
 
 
 def space_to_depth(x: Features, factor: int) -> Float[Tensor, "batch more z_cells y_cells x_cells"]:
@@ -122,7 +124,7 @@ def _turn(images: np.ndarray) -> Tensor:
     """Return ``(b, m, n)`` as ``(b, n, m)``: a whole image is one cube."""
     batch, rows, columns = images.shape
     turned = torch.empty(batch, columns, rows)
-    threads = 1 if images.size < SMALL else None
+    threads = 1 if images.size < WHOLE_SMALL else None
     run_ranges(_transpose, batch, images, turned.numpy(), max_threads=threads)
     return turned
 
