@@ -6,12 +6,19 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from osteomet.ops import depthwise_conv
 from osteomet.ops.acceleration import NUMBA_ENABLED
 from osteomet.ops.depthwise_conv import depthwise_conv3d, weight_gradient
 
 needs_numba = pytest.mark.skipif(not NUMBA_ENABLED, reason="numba is not installed or off")
 
 FORMATS = [torch.contiguous_format, torch.channels_last_3d]
+
+
+@pytest.fixture(params=[False, True], ids=["loops convolve", "torch convolves"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test as on either kind of processor."""
+    monkeypatch.setattr(depthwise_conv, "TORCH_CONVOLVES", request.param)
 
 
 def tensors(
@@ -23,7 +30,7 @@ def tensors(
     return x, weight, torch.randn(shape[1], generator=generator), grad
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 @pytest.mark.parametrize("memory_format", FORMATS)
 @pytest.mark.parametrize(
     "shape",
@@ -90,7 +97,7 @@ def test_threads_do_not_change_a_bit() -> None:
     assert torch.equal(one[1], three[1])
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 @pytest.mark.parametrize("memory_format", FORMATS)
 def test_memory_format_is_kept(memory_format: torch.memory_format) -> None:
     x, weight, bias, _ = tensors(2, 16, 4, 5, 6)
@@ -126,7 +133,7 @@ def test_other_sides(side: int) -> None:
     torch.testing.assert_close(depthwise_conv3d(x, weight, bias), expected)
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 def test_only_the_gradients_asked_for() -> None:
     x, weight, bias, _ = tensors(1, 4, 5, 5, 5)
     depthwise_conv3d(x, weight.requires_grad_(), bias).sum().backward()
@@ -136,7 +143,7 @@ def test_only_the_gradients_asked_for() -> None:
         assert not depthwise_conv3d(x, weight, bias).requires_grad
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 def test_empty_batch() -> None:
     x, weight, bias, _ = tensors(0, 4, 5, 5, 5)
     y = depthwise_conv3d(x.requires_grad_(), weight.requires_grad_(), bias)
@@ -146,7 +153,7 @@ def test_empty_batch() -> None:
     assert not weight.grad.any()
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 def test_nan_shows_in_the_gradient() -> None:
     x, weight, bias, _ = tensors(1, 4, 5, 5, 5)
     x[0, 1, 2, 2, 2] = torch.nan
