@@ -126,10 +126,10 @@ def _cpu_s(run: Callable[[], object], repeats: int) -> float:
 
 
 def description(threads: int) -> str:
-    """Return processor, cores, threads and versions, and how busy the machine is."""
+    """Return processor, its vectors, cores, threads and versions, and how busy the machine is."""
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     return (
-        f"{processor()}; {os.cpu_count()} cores, {threads} threads; Python "
+        f"{processor()}, {torch.backends.cpu.get_cpu_capability()}; {os.cpu_count()} cores, {threads} threads; Python "
         f"{platform.python_version()}, torch {torch.__version__}; load average {load}"
     )
 

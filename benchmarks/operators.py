@@ -33,7 +33,10 @@ from osteomet.ops.freed_memory import keep_freed_memory
 
 SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     "depthwise": ("Depthwise 7 x 7 x 7 convolution", depthwise),
-    "response": ("Global response normalisation and the linear map behind it", response_norm),
+    "response": (
+        "GELU, global response normalisation and the linear map behind them",
+        response_norm,
+    ),
     "cubes": ("Cubes of voxels into channels", cubes),
     "roi": ("RoIAlign, one sample a bin", roi_alignment),
     "nms": ("Suppression and clustering", suppression),
