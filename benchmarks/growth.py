@@ -47,7 +47,7 @@ PICTURED = 40
 """So many lesions at most have pictures in the report, so beyond it they cost less."""
 
 BYTE_LABELS = 255
-"""Beyond it the label map has two bytes a voxel, and what passes over it costs twice as much."""
+"""Beyond it a label takes two bytes in the file, which costs more to compress."""
 
 Case = dict[str, Any]
 """What `growth_cases.py` printed, and `kind`, `round` and what the case was."""
@@ -340,7 +340,7 @@ def page(sizes: list[Case], lesions: list[Case]) -> str:
             "",
             *lesion_tables(lesions),
             f"What one more lesion costs up to {BYTE_LABELS}, and in `write` beyond the {PICTURED} "
-            "that have pictures. From there on the label map has two bytes a voxel, whatever their "
+            "that have pictures. From there on a label takes two bytes in the file, whatever their "
             "number; the first merge of a process also loads compiled code:",
             "",
             *lesion_text(lesions),

@@ -183,7 +183,8 @@ Read the files in the order of the data flow; each line is one step::
     reporting/files.py                files appear whole or not at all
 
     inference/pipeline.py             CT -> findings: the whole story
-    inference/tiles.py                where bone is, and the tiles that cover it
+    inference/bone.py                 where bone lesions can be
+    inference/tiles.py                tiles that cover it at little cost
     inference/shared_threads.py       pieces of a scan side by side on the cores of a CPU
     inference/merge.py                detections of tiles -> detections of the scan
     inference/lesions.py              detections -> measured lesions on the scan's grid

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from osteomet.config import InferenceConfig
+from osteomet.inference.bone import BoneRegion
 from osteomet.inference.merge import (
     CONTAINED_SHARE,
     _distinct,
@@ -16,7 +17,7 @@ from osteomet.inference.merge import (
     _Stack,
     merge_detections,
 )
-from osteomet.inference.tiles import BoneRegion, plan_tiles
+from osteomet.inference.tiles import plan_tiles
 from osteomet.ops.boxes import box_iou, scale_boxes
 from osteomet.structures import Detections
 

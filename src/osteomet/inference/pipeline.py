@@ -18,20 +18,21 @@ from osteomet.checkpoint import DEFAULT_WEIGHTS, LoadedWeights, load_into, load_
 from osteomet.data.preprocess import ModelView
 from osteomet.data.render_batch import normalise
 from osteomet.findings import Findings, PrimaryPrediction, Provenance
+from osteomet.inference.bone import BoneRegion, find_bone
 from osteomet.inference.devices import choose_device
 from osteomet.inference.lesions import measure_lesions
 from osteomet.inference.merge import merge_detections
 from osteomet.inference.resources import StageClock, peak_memory_mb
 from osteomet.inference.scan_id import name_scan
 from osteomet.inference.shared_threads import MOST_AT_ONCE, sharing_threads
-from osteomet.inference.tiles import BoneRegion, TilePlan, find_bone, plan_tiles
+from osteomet.inference.tiles import Tile, TilePlan, plan_tiles
 from osteomet.io.scan import Scan, read_scan
 from osteomet.label_map import LabelMap
 from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.models.primary import LesionBags, PrimaryModel
 from osteomet.ops.freed_memory import give_back_freed_memory, keep_freed_memory
 from osteomet.structures import Detections
-from osteomet.volume import ShapeZYX, Volume
+from osteomet.volume import Volume
 
 COARSE_SLICES_MM = 3.0
 """Slices further apart than this blur the smallest lesions away."""
@@ -141,7 +142,7 @@ class Predictor:
         with clock.stage("tiles"):
             view = ModelView.of(scan.volume, config.preprocess.spacing_mm)
             bone = find_bone(view, config.inference.bone_dilation_mm)
-            tiles = plan_tiles(bone, config.inference)
+            tiles = plan_tiles(bone, config.inference, 2 ** max(config.model.neck.levels))
             give_back_freed_memory()  # of threads that are gone
         with clock.stage("model"):
             found = self.detect(view, bone, tiles, progress)
@@ -173,10 +174,8 @@ class Predictor:
             The detections of each tile that are near bone, in voxels of the model's grid, on
             the CPU, with masks of 16 bits.
         """
-        at_once = TILES_AT_ONCE[self.device.type]
-        batches = [tiles.starts[n : n + at_once] for n in range(0, len(tiles), at_once)]
         found: list[Detections] = []
-        with self._detected(scan, tiles, batches) as results:
+        with self._detected(scan, tiles) as results:
             for parts in results:
                 found += (with_small_masks(near_bone(part, bone)) for part in parts)
                 if progress is not None:
@@ -184,27 +183,26 @@ class Predictor:
         return found
 
     @contextmanager
-    def _detected(
-        self, scan: ModelView, tiles: TilePlan, batches: Sequence[Sequence[ShapeZYX]]
-    ) -> Iterator[Iterator[list[Detections]]]:
+    def _detected(self, scan: ModelView, tiles: TilePlan) -> Iterator[Iterator[list[Detections]]]:
         """Yield what the network says of each batch of tiles, in order."""
+        batches = tiles.batches(TILES_AT_ONCE[self.device.type])
         crops = partial(_crops, scan, tiles)
         if self.tile_per_thread:
             with sharing_threads(len(batches)) as each:
-                yield each(lambda starts: self._detect_batch(crops(starts), starts), batches)
+                yield each(lambda batch: self._detect_batch(crops(batch), batch), batches)
         else:  # the device has a queue of its own, which one thread keeps full
             yield map(self._detect_batch, map_ahead(crops, batches, MOST_AT_ONCE), batches)
 
     @torch.inference_mode()
     def _detect_batch(
-        self, crops: Int16[np.ndarray, "tiles z y x"], starts: Sequence[ShapeZYX]
+        self, crops: Int16[np.ndarray, "tiles z y x"], batch: Sequence[Tile]
     ) -> list[Detections]:
         images = torch.from_numpy(crops).to(self.device)[:, None]
         with self._precision():
             detections, _ = self.detector(normalise(images, self.config.preprocess))
         found: list[Detections] = []
-        for part, start in zip(detections, starts, strict=True):
-            z, y, x = (float(s) for s in start)
+        for part, tile in zip(detections, batch, strict=True):
+            z, y, x = (float(first) for first in tile.start)
             found.append(part.cpu().shifted((z, y, x)))
         return found
 
@@ -257,9 +255,9 @@ def near_bone(found: Detections, bone: BoneRegion) -> Detections:
 
 
 def _crops(
-    scan: ModelView, tiles: TilePlan, starts: Sequence[ShapeZYX]
+    scan: ModelView, tiles: TilePlan, batch: Sequence[Tile]
 ) -> Int16[np.ndarray, "tiles z y x"]:
-    return np.stack([tiles.crop(scan, start) for start in starts])
+    return np.stack([tiles.crop(scan, tile) for tile in batch])
 
 
 def with_small_masks(found: Detections) -> Detections:
