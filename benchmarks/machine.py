@@ -128,8 +128,9 @@ def _cpu_s(run: Callable[[], object], repeats: int) -> float:
 def description(threads: int) -> str:
     """Return processor, its vectors, cores, threads and versions, and how busy the machine is."""
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
+    vectors = torch.backends.cpu.get_cpu_capability()
     return (
-        f"{processor()}, {torch.backends.cpu.get_cpu_capability()}; {os.cpu_count()} cores, {threads} threads; Python "
+        f"{processor()}, {vectors}; {os.cpu_count()} cores, {threads} threads; Python "
         f"{platform.python_version()}, torch {torch.__version__}; load average {load}"
     )
 
