@@ -21,6 +21,8 @@ from osteomet.cli.shared import (
     progress_bar,
     settings_of,
 )
+from osteomet.config import parse_assignment
+from osteomet.errors import ConfigError
 from osteomet.reproduce import plan as plans
 from osteomet.reproduce.run import reproduce as reproduce_paper
 from osteomet.training.calibrate import calibrate as calibrate_weights
@@ -92,10 +94,21 @@ def calibrate(
     split: Annotated[str, typer.Option(help="scans the detector was not trained on")] = "val",
     false_positives: Annotated[float, typer.Option(min=0.0, help="per scan")] = 1.0,
     device: Device = "auto",
+    assignments: Assignments = None,
 ) -> None:
-    """Choose the operating threshold and fit the second stage, which predicts the primary."""
+    """Choose the operating threshold and fit the second stage, which predicts the primary.
+
+    Settings of inference may be changed here, and stay with the new weights.
+    """
     path = Path(weights)
     loaded = load_weights(path / "weights.safetensors" if path.is_dir() else weights)
+    changes = dict(parse_assignment(text) for text in assignments or ())
+    if fixed := [name for name in changes if not name.startswith("inference.")]:
+        raise ConfigError(
+            f"--set {fixed[0]}: was decided when the weights were trained; expected a setting of "
+            "inference, such as inference.tile_size"
+        )
+    loaded = dataclasses.replace(loaded, config=loaded.config.updated(changes))
     with progress_bar("calibrating") as bar:
         task = bar.add_task("scans", total=None)
         result = calibrate_weights(
