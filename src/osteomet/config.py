@@ -377,7 +377,7 @@ class PretrainingConfig(Section):
 
 
 class InferenceConfig(Section):
-    tile_size: tuple[Count, Count, Count] = (128, 128, 128)
+    tile_size: tuple[Count, Count, Count] = (160, 160, 160)
     overlap_vox: int = Field(default=32, ge=0)
     bone_dilation_mm: Positive = 20.0
     merge: Literal["wbc", "nms"] = "wbc"

@@ -81,13 +81,14 @@ def test_what_lies_apart_gets_tiles_of_its_own() -> None:
     assert plan.tiles == (Tile((48, 48, 48), (0, 0, 0)), Tile((48, 48, 48), (186, 186, 186)))
 
 
-def test_tiles_cost_little_more_than_the_best_that_is_known() -> None:
+def test_a_shell_costs_less_than_with_equal_tiles() -> None:
     z, y, x = np.indices((60, 90, 70))
     shell = np.abs(np.hypot((y - 45) / 1.3, x - 35) - 25) < 4
-    plan = plan_tiles(BoneRegion(shell & (z >= 0), 4, (240, 360, 280)), InferenceConfig(), 16)
+    region = BoneRegion(shell & (z >= 0), 4, (240, 360, 280))
+    plan = plan_tiles(region, tiling(side=128, overlap=32), 16)
     seen = sum(math.prod(tile.size) for tile in plan.tiles)
-    # Equal tiles of 128 by the cheapest greedy cover take 39.4 million voxels.
-    assert seen < 33e6
+    # Equal tiles, slab by slab and bar by bar in the best order, take 47.2 million voxels.
+    assert seen < 30e6
 
 
 def test_tiles_of_a_size_go_together() -> None:
