@@ -111,6 +111,12 @@ def test_a_scan_smaller_than_a_tile_is_padded_with_air_to_a_multiple_of_32() -> 
     assert plan.bounds[0].tolist() == [0, 0, 0, 7, 50, 64]
 
 
+def test_a_scan_no_longer_than_the_overlap_is_one_tile() -> None:
+    region = BoneRegion(np.ones((7, 8, 8), dtype=bool), 4, (26, 32, 30))
+    plan = plan_tiles(region, InferenceConfig(tile_size=(128, 128, 128), overlap_vox=32), 16)
+    assert plan.tiles == (Tile((32, 32, 32), (0, 0, 0)),)
+
+
 @pytest.mark.parametrize("config", [tiling(side=60), tiling(side=64, overlap=40)])
 def test_a_tile_without_a_core_or_of_odd_size_is_refused(config: InferenceConfig) -> None:
     region = BoneRegion(np.ones((2, 2, 2), dtype=bool), 4, (8, 8, 8))

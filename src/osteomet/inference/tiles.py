@@ -186,7 +186,8 @@ class _TileCosts:
     ) -> Float[np.ndarray, " n"]:
         """Return the cost of parts, of large ones that of the equal tiles which fill them."""
         sides = self._sides(low, high)
-        pitch = self.longest - self.overlap
+        # A side no longer than the overlap is that of a scan which is one tile there.
+        pitch = (self.longest - self.overlap).clip(1)
         inner = (high - low) * self.factor
         pieces = np.where(sides > self.longest, -(-inner // pitch), 1)
         pieced = _rounded_up(-(-inner // pieces) + self.overlap, self.multiple)
