@@ -48,8 +48,8 @@ def test_two_processes_give_the_losses_of_one(cohort: Path, run: Path, tmp_path:
     assert done.returncode == 0, done.stderr
     for alone, shared in zip(_rows(tmp_path / "alone"), _rows(run), strict=True):
         for name, value in alone.items():
-            # Sums in another order; the seldom case of a near tie among proposals stays out.
-            assert float(shared[name]) == pytest.approx(float(value), rel=2e-4, abs=1e-6), name
+            # Sums in another order.
+            assert float(shared[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
     weights = load_weights(tmp_path / "alone" / "weights.safetensors").model_state
     together = load_weights(run / "weights.safetensors").model_state
     seed_torch(0, "weights")
@@ -100,6 +100,8 @@ def _command(
     cohort: Path, folder: Path, *options: str, launcher: list[str] | None = None
 ) -> list[str]:
     settings = ["--set", f"training.max_steps={STEPS}", "--set", "training.validate_every=3"]
+    # Which negatives are the hardest is a near tie at first, that rounding decides: all may train.
+    settings += ["--set", "model.rpn.hard_negative_pool=1000000"]
     where = ["train", "--cohort", str(cohort), "--config", str(CONFIG), "-o", str(folder)]
     return [*(launcher or []), str(COMMAND), *where, *settings, *options, "--device", "cpu"]
 
