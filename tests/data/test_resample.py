@@ -130,10 +130,3 @@ def test_a_window_is_that_part_of_the_whole(
     # Sums of the same products may be grouped otherwise.
     assert np.abs(np.concatenate(slabs).astype(int) - whole[window]).max() <= 1
     assert (np.concatenate(slabs) != whole[window]).mean() < 0.001
-
-
-def test_any_number_of_threads_gives_the_same() -> None:
-    values = np.random.default_rng(0).integers(-1024, 3000, (24, 33, 30)).astype(np.int16)
-    step, shape = (0.7, 1.3, 1.9), (34, 25, 15)
-    alone = resample_linear(values, step, shape)
-    assert np.array_equal(resample_linear(values, step, shape, threads=3), alone)

@@ -214,11 +214,11 @@ class ModelView:
         return resample_window(self.upright, self.grid.step, window)
 
 
-def to_model_grid(volume: Volume, spacing_mm: float, threads: int = 1) -> Volume:
+def to_model_grid(volume: Volume, spacing_mm: float) -> Volume:
     """Resample a scan to the model's grid in slabs; HU are rounded to int16."""
     grid = ModelGrid.of(volume, spacing_mm)
     upright = volume.closest_lps().voxels
-    return grid.volume(resample_linear(upright, grid.step, grid.shape, threads))
+    return grid.volume(resample_linear(upright, grid.step, grid.shape))
 
 
 def labels_to_model_grid(labels: Volume, spacing_mm: float) -> Volume:

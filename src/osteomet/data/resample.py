@@ -6,14 +6,12 @@ border value repeats. An axis that shrinks by more than ``ANTIALIAS_FROM`` is av
 triangle as wide as the step, so that thin slices are not skipped.
 
 One axis after the other, a plane at a time: a plane stays in the cache, and NumPy lets go of
-Python's lock, so that threads share the planes. Nothing here needs torch, whose import takes more
-memory than a scan.
+Python's lock, so that threads can make windows side by side. Nothing here needs torch, whose import
+takes more memory than a scan.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,7 +96,6 @@ def resample_linear(
     voxels: Num[np.ndarray, "z y x"],
     step: tuple[float, float, float],
     shape: ShapeZYX,
-    threads: int = 1,
 ) -> Int16[np.ndarray, "Z Y X"]:
     """Return HU on another grid with the same low corner, rounded to int16.
 
@@ -106,12 +103,11 @@ def resample_linear(
         voxels: source values of any strides; none of its sides is 0.
         step: source voxels per voxel of the result along z, y and x.
         shape: voxels of the result.
-        threads: that share the work; the result is the same with any number.
     """
     result = np.empty(shape, dtype=np.int16)
     start = 0
     whole = (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
-    for slab in resample_slabs(voxels, step, whole, threads=threads):
+    for slab in resample_slabs(voxels, step, whole):
         result[start : start + len(slab)] = slab
         start += len(slab)
     return result
@@ -122,7 +118,6 @@ def resample_slabs(
     step: tuple[float, float, float],
     window: Window,
     multiple: int = 1,
-    threads: int = 1,
 ) -> Iterator[Int16[np.ndarray, "planes Y X"]]:
     """Yield a window of the other grid from below, some planes at a time; see ``resample_linear``.
 
@@ -131,23 +126,19 @@ def resample_slabs(
         step: source voxels per voxel of the result.
         window: voxels of the result.
         multiple: every slab but the last has a multiple of so many planes.
-        threads: that share the planes of a slab.
     """
     z, y, x = window
     per_plane = (x.stop - x.start) * (y.stop - y.start) * max(1.0, step[0])
     planes = multiple * max(1, round(SLAB_VOXELS / per_plane / multiple))
-    with ThreadPoolExecutor(threads) if threads > 1 else nullcontext() as pool:
-        each = map if pool is None else pool.map
-        for start in range(z.start, z.stop, planes):
-            stop = min(start + planes, z.stop)
-            yield resample_window(voxels, step, (slice(start, stop), y, x), each)
+    for start in range(z.start, z.stop, planes):
+        stop = min(start + planes, z.stop)
+        yield resample_window(voxels, step, (slice(start, stop), y, x))
 
 
 def resample_window(
     voxels: Num[np.ndarray, "z y x"],
     step: tuple[float, float, float],
     window: Window,
-    each: Callable[..., Iterator[object]] = map,
 ) -> Int16[np.ndarray, "Z Y X"]:
     """Return a window of what ``resample_linear`` gives, from the source voxels that it needs.
 
@@ -155,7 +146,6 @@ def resample_window(
         voxels: source values of any strides; none of its sides is 0.
         step: source voxels per voxel of the result.
         window: voxels of the result, at least one along each axis.
-        each: a ``map`` for the planes, which a pool may share.
     """
     taps = [
         AxisTaps.of(n, part.start, part.stop, s)
@@ -165,22 +155,15 @@ def resample_window(
     along, rows, columns = (one.within(one.source) for one in taps)
     planes = np.empty((len(needed), *(part.stop - part.start for part in window[1:])), np.float32)
     result = np.empty([part.stop - part.start for part in window], dtype=np.int16)
-
-    def resize(place: int) -> None:
-        plane = needed[place].astype(np.float32, order="C")
-        planes[place] = columns.apply(rows.apply(plane, 0), 1)
-
-    def mix(place: int) -> None:
-        taps, weights = along.index[:, place], along.weight[:, place]
-        mixed = planes[taps[0]] * weights[0]
-        for tap, weight in zip(taps[1:], weights[1:], strict=True):
+    for source, plane in zip(needed, planes, strict=True):
+        plane[:] = columns.apply(rows.apply(source.astype(np.float32, order="C"), 0), 1)
+    for place, out in enumerate(result):
+        (first, *others), (share, *shares) = along.index[:, place], along.weight[:, place]
+        mixed = planes[first] * share
+        for tap, weight in zip(others, shares, strict=True):
             if weight:
                 mixed += planes[tap] * weight
-        result[place] = np.rint(mixed, out=mixed).clip(-32768, 32767, out=mixed)
-
-    # Lists, so that an error in a thread is raised here.
-    list(each(resize, range(len(planes))))
-    list(each(mix, range(len(result))))
+        out[:] = np.rint(mixed, out=mixed).clip(-32768, 32767, out=mixed)
     return result
 
 
