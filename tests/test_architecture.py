@@ -122,6 +122,7 @@ CONFINED = {
     "PIL": {"reporting"},
     "blosc2": {"data"},
     "numba": {"ops", "simulate"},
+    "llvmlite": {"ops"},
     "safetensors": {"checkpoint"},
     "sklearn": {"data"},
     "lightning_fabric": {"training"},

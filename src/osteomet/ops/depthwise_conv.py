@@ -21,16 +21,16 @@ from torch.nn import functional as F
 from osteomet.ops.acceleration import channels_last_array, run_ranges, uses_numba
 from osteomet.ops.depthwise_kernels import (
     HALF,
-    LANES,
     SIDE,
     TAPS,
     convolve,
     correlate,
     pack,
     pack_weights,
-    row_layout,
     unpack_sums,
+    voxels_at_once,
 )
+from osteomet.ops.lanes import WIDTH
 
 Features = Float[Tensor, "batch channels depth height width"]
 
@@ -114,19 +114,19 @@ class _Rows:
     Attributes:
         shape: of the features.
         array: ``(blocks, batch, z, y, values)``, rows of blocks of channels.
-        step: voxels of a row that are taken at once.
+        step: one item for each voxel of a row that is taken at once.
         run: spreads tasks over threads, if there is work for more than one.
     """
 
     def __init__(self, x: Features) -> None:
         self.shape = x.shape
         batch, channels, depth, height, width = x.shape
-        self.step, margin = row_layout(width)
-        places = -(-width // self.step) * self.step + 2 * margin
-        blocks = -(-channels // LANES)
-        self.array = np.empty((blocks, batch, depth, height, places * LANES), np.float32)
+        self.step = voxels_at_once(width)
+        places = -(-width // len(self.step)) * len(self.step)
+        blocks = -(-channels // WIDTH)
+        self.array = np.empty((blocks, batch, depth, height, places * WIDTH), np.float32)
         self.run = partial(run_ranges, max_threads=1 if x.numel() < SMALL else None)
-        self.run(pack, self.planes, channels_last_array(x.float()), self.array, margin)
+        self.run(pack, self.planes, channels_last_array(x.float()), self.array)
 
     @property
     def planes(self) -> int:
@@ -137,7 +137,7 @@ class _Rows:
 def _convolve(rows: _Rows, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the convolution or, without a bias, the gradient that passes through it."""
     batch, channels, *sides = rows.shape
-    taps = np.empty((len(rows.array), SIDE**3, LANES), np.float32)
+    taps = np.empty((len(rows.array), SIDE**3, WIDTH), np.float32)
     pack_weights(weight.detach().flatten(1).numpy(), taps, bias is None)
     offset = torch.zeros(channels) if bias is None else bias.detach()
     y = torch.empty(batch, *sides, channels)
@@ -160,5 +160,5 @@ def _correlate(rows: _Rows, grads: _Rows) -> Tensor:
     sums = np.empty((tasks, TAPS))
     rows.run(correlate, tasks, rows.step, rows.array, grads.array, sums)
     gradient = torch.empty(rows.shape[1], SIDE**3)
-    unpack_sums(sums.reshape(len(rows.array), -1, LANES), gradient.numpy())
+    unpack_sums(sums.reshape(len(rows.array), -1, WIDTH), gradient.numpy())
     return gradient.view(-1, 1, SIDE, SIDE, SIDE)

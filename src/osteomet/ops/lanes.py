@@ -1,0 +1,189 @@
+"""Whole registers of the processor in compiled loops.
+
+A compiler makes vectors of an innermost loop over an array, but keeps no sums of it in registers
+from one turn of the loop around it to the next, and cannot be told so in Python. Here a value
+stands for ``WIDTH`` float32 numbers side by side, one register, and a tuple of them for as many
+registers: where a loop carries it from turn to turn, it stays in them.
+
+The functions are for loops of ``compile_kernel``; they exist only where numba does. Their loops
+over registers run when code is made, not when it runs. numba's cache does not know that a kernel
+depends on this file: clear ``__pycache__`` after a change here.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+from osteomet.ops.acceleration import NUMBA_ENABLED
+
+WIDTH = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+"""Numbers in a register."""
+
+Ends = tuple[tuple[int, ...], tuple[int, ...]]
+WHOLE: Ends = ((), ())
+FIRST: Ends = ((), (1,))
+MIDDLE: Ends = ((1,), (1,))
+LAST: Ends = ((1,), ())
+"""Where in a row some voxels lie. Tuples, because a compiler knows how long they are: one item
+before and one after, where the row goes on there."""
+
+Made = tuple[Any, Callable[..., Any]]
+"""What numba asks of an intrinsic: its types, and what writes its instructions."""
+
+if NUMBA_ENABLED:
+    from llvmlite import ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic, models, register_model
+    from numba.np import arrayobj
+
+    _REGISTER = ir.VectorType(ir.FloatType(), WIDTH)
+    _FUSED = ("contract",)  # product and sum are rounded once, together
+
+    class _LanesType(types.Opaque):
+        """One register."""
+
+    @register_model(_LanesType)
+    class _LanesModel(models.PrimitiveModel):
+        def __init__(self, manager: Any, numba_type: Any) -> None:
+            super().__init__(manager, numba_type, _REGISTER)  # type: ignore[no-untyped-call]
+
+    _LANES = _LanesType(f"Lanes{WIDTH}")
+
+
+def _intrinsic(function: Callable[..., Made]) -> Callable[..., Any]:
+    """Let compiled loops call it; without numba there are none."""
+    if not NUMBA_ENABLED:
+        return function
+    made: Callable[..., Any] = intrinsic(inspect.unwrap(function))
+    return made
+
+
+@_intrinsic
+def zeros(_: Any, like: Any) -> Made:
+    """Return as many registers of zeros as the tuple ``like`` has items."""
+
+    def make(__: Any, builder: Any, ___: Any, ____: Any) -> Any:
+        return cgutils.pack_array(builder, [ir.Constant(_REGISTER, [0.0] * WIDTH)] * len(like))
+
+    return types.UniTuple(_LANES, len(like))(like), make
+
+
+@_intrinsic
+def load(_: Any, array: Any, at: Any, like: Any) -> Made:
+    """Return the numbers from ``array[at]`` on, in as many registers as ``like`` has items."""
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        memory = _Memory(context, builder, signature.args[0], *given[:2])
+        return cgutils.pack_array(builder, [memory.load(i) for i in range(len(like))])
+
+    return types.UniTuple(_LANES, len(like))(array, types.intp, like), make
+
+
+@_intrinsic
+def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
+    """Write registers to ``array[at]`` and on."""
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        memory = _Memory(context, builder, signature.args[0], *given[:2])
+        for i, register in enumerate(cgutils.unpack_tuple(builder, given[2])):
+            memory.store(i, register)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, lanes), make
+
+
+@_intrinsic
+def add_convolved(
+    _: Any, sums: Any, row: Any, at: Any, taps: Any, tap: Any, along: Any, ends: Any
+) -> Made:
+    """Return the sums of some voxels of a row and the products of taps and their neighbours.
+
+    Args:
+        sums: one register for each voxel.
+        row: of voxels, one register each.
+        at: where in ``row`` these voxels begin.
+        taps: one register each.
+        tap: where in ``taps`` those of this row begin.
+        along: as many items as there are taps along a row.
+        ends: of the row that these voxels are: ``WHOLE``, ``FIRST``, ``MIDDLE`` or ``LAST``.
+    """
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        voxels = _Memory(context, builder, signature.args[1], *given[1:3])
+        weights = _Memory(context, builder, signature.args[3], *given[3:5])
+        factors = [weights.load(i) for i in range(len(along))]
+        inside = _taps_inside(len(sums), len(along), ends)
+        products = ((voxel, neighbour, factors[i]) for neighbour, voxel, i in inside)
+        return _add_products(builder, given[0], voxels, products)
+
+    return sums(sums, row, types.intp, taps, types.intp, along, ends), make
+
+
+@_intrinsic
+def add_correlated(_: Any, sums: Any, row: Any, grad: Any, at: Any, step: Any, ends: Any) -> Made:
+    """Return the sums of taps and the products of some voxels' gradients and their neighbours.
+
+    Args:
+        sums: one register for each tap along a row.
+        row: of voxels, one register each.
+        grad: the gradients of another row.
+        at: where in both rows these voxels begin.
+        step: as many items as there are voxels.
+        ends: of the row that these voxels are: ``WHOLE``, ``FIRST``, ``MIDDLE`` or ``LAST``.
+    """
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        voxels = _Memory(context, builder, signature.args[1], given[1], given[3])
+        grads = _Memory(context, builder, signature.args[2], given[2], given[3])
+        factors = [grads.load(i) for i in range(len(step))]
+        inside = _taps_inside(len(step), len(sums), ends)
+        products = ((tap, neighbour, factors[i]) for neighbour, i, tap in inside)
+        return _add_products(builder, given[0], voxels, products)
+
+    return sums(sums, row, grad, types.intp, step, ends), make
+
+
+class _Memory:
+    """Registers' worth of an array's numbers, from a place on."""
+
+    def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
+        data = arrayobj.make_array(kind)(context, builder, array).data
+        self._builder, self._start = builder, builder.gep(data, [at])
+
+    def load(self, register: int) -> Any:
+        return self._builder.load(self._pointer(register), align=4)
+
+    def store(self, register: int, lanes: Any) -> None:
+        self._builder.store(lanes, self._pointer(register), align=4)
+
+    def _pointer(self, register: int) -> Any:
+        place = self._builder.gep(self._start, [ir.IntType(64)(register * WIDTH)])
+        return self._builder.bitcast(place, _REGISTER.as_pointer())
+
+
+def _taps_inside(voxels: int, taps: int, ends: Any) -> Iterable[tuple[int, int, int]]:
+    """Give neighbour, voxel and tap: the neighbour lies ``tap - taps // 2`` after the voxel."""
+    half = taps // 2
+    before, after = (len(side) for side in ends)
+    for neighbour in range(-half * before, voxels + half * after):
+        for voxel in range(voxels):
+            tap = neighbour - voxel + half
+            if 0 <= tap < taps:
+                yield neighbour, voxel, tap
+
+
+def _add_products(
+    builder: Any, sums: Any, memory: _Memory, products: Iterable[tuple[int, int, Any]]
+) -> Any:
+    """Add ``(sum, register of memory, factor)``, loading each register but once."""
+    totals = cgutils.unpack_tuple(builder, sums)
+    loaded: dict[int, Any] = {}
+    for total, register, factor in products:
+        if register not in loaded:
+            loaded[register] = memory.load(register)
+        product = builder.fmul(factor, loaded[register], flags=_FUSED)
+        totals[total] = builder.fadd(product, totals[total], flags=_FUSED)
+    return cgutils.pack_array(builder, totals)

@@ -1,0 +1,84 @@
+"""Registers in compiled loops against numpy."""
+
+import numpy as np
+import pytest
+
+from osteomet.ops.acceleration import NUMBA_ENABLED, compile_kernel
+from osteomet.ops.lanes import (
+    FIRST,
+    LAST,
+    MIDDLE,
+    WHOLE,
+    WIDTH,
+    Ends,
+    add_convolved,
+    add_correlated,
+    load,
+    store,
+    zeros,
+)
+
+pytestmark = pytest.mark.skipif(not NUMBA_ENABLED, reason="numba is not installed or off")
+
+THREE, FOUR = (0,) * 3, (0,) * 4
+BEGINS = 5
+"""Voxel of the row at which the four begin that a step takes."""
+
+
+def drawn(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).normal(size=shape).astype(np.float32)
+
+
+@compile_kernel
+def copy_between(source: np.ndarray, target: np.ndarray, at: int) -> None:
+    store(target, at, load(source, at, THREE))
+    store(target, 0, zeros((0,)))
+
+
+@compile_kernel
+def convolve(row: np.ndarray, taps: np.ndarray, out: np.ndarray, ends: Ends) -> None:
+    lanes = load(out, 0, FOUR)
+    for _ in range(2):  # carried from turn to turn
+        lanes = add_convolved(lanes, row, BEGINS * WIDTH, taps, WIDTH, THREE, ends)
+    store(out, 0, lanes)
+
+
+@compile_kernel
+def correlate(row: np.ndarray, grad: np.ndarray, out: np.ndarray, ends: Ends) -> None:
+    store(out, 0, add_correlated(zeros(THREE), row, grad, BEGINS * WIDTH, FOUR, ends))
+
+
+def neighbours(row: np.ndarray, ends: Ends) -> np.ndarray:
+    """Return the six voxels that four have as neighbours, zeros beyond an end of the row."""
+    found = row[BEGINS - 1 : BEGINS + 5].copy()
+    if not ends[0]:
+        found[0] = 0
+    if not ends[1]:
+        found[-1] = 0
+    return found
+
+
+def test_load_and_store() -> None:
+    source, target = drawn(5 * WIDTH), np.ones(5 * WIDTH, np.float32)
+    copy_between(source, target, WIDTH + 1)  # need not be aligned
+    expected = np.ones(5 * WIDTH, np.float32)
+    expected[WIDTH + 1 : 4 * WIDTH + 1] = source[WIDTH + 1 : 4 * WIDTH + 1]
+    expected[:WIDTH] = 0
+    assert np.array_equal(target, expected)
+
+
+@pytest.mark.parametrize("ends", [WHOLE, FIRST, MIDDLE, LAST])
+def test_products_of_voxels_and_taps(ends: Ends) -> None:
+    row, taps, grad = drawn(12, WIDTH), drawn(4, WIDTH), drawn(12, WIDTH)
+    around = neighbours(row, ends)
+
+    sums = np.ones((4, WIDTH), np.float32)
+    convolve(row.ravel(), taps.ravel(), sums.ravel(), ends)
+    added = sum(taps[1 + tap] * around[tap : tap + 4] for tap in range(3))
+    np.testing.assert_allclose(sums, 1 + 2 * added, atol=1e-5)
+
+    out = np.empty((3, WIDTH), np.float32)
+    correlate(row.ravel(), grad.ravel(), out.ravel(), ends)
+    four = grad[BEGINS : BEGINS + 4]
+    expected = [(four * around[tap : tap + 4]).sum(axis=0) for tap in range(3)]
+    np.testing.assert_allclose(out, expected, atol=1e-5)
