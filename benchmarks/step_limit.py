@@ -136,7 +136,9 @@ def _convolution(layer: nn.Conv3d, x: Tensor, y: Tensor) -> list[Item]:
         taps *= taps_inside(x.shape[2 + axis], y.shape[2 + axis], kernel, stride, padding)
     weight = layer.weight.numel()
     products = 2.0 * len(x) * pairs * taps
-    return _both(kind, products, x.numel(), y.numel(), weight, x.requires_grad)
+    learned = x.shape[1] / layer.in_channels  # of a mask head the other channels are given
+    down = x.requires_grad * learned
+    return _both(kind, products, round(x.numel() / learned), y.numel(), weight, down)
 
 
 def taps_inside(before: int, after: int, kernel: int, stride: int = 1, padding: int = 0) -> int:
@@ -146,9 +148,9 @@ def taps_inside(before: int, after: int, kernel: int, stride: int = 1, padding: 
 
 
 def _both(
-    kind: str, operations: float, read: int, written: int, weight: int, down: bool = True
+    kind: str, operations: float, read: int, written: int, weight: int, down: float = 1.0
 ) -> list[Item]:
-    """Return forward and backward; the latter has two products, or one where it ends here."""
+    """Return forward and backward; ``down`` is the share of the input that has a gradient."""
     back = written + read + weight + down * (read + weight)
     return [
         Item(kind, operations, FLOAT * (read + written + weight)),

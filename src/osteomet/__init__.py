@@ -42,6 +42,8 @@ Read the files in the order of the data flow; each line is one step::
     ops/depthwise_kernels.py          its loops on a CPU
     ops/dense_conv.py                 3 x 3 x 3 of few channels, likewise
     ops/gelu.py                       GELU and its derivative
+    ops/layer_norm.py                 LayerNorm of few channels
+    ops/binary_losses.py              cross-entropy and overlap of masks, in one pass
     ops/response_norm.py              GELU, GRN and the linear map behind, in few passes
     ops/space_to_depth.py             cubes of voxels into channels, and back
     ops/acceleration.py               compiled loops, and the switch that turns them off

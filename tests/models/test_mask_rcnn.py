@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from osteomet.config import (
     AnchorConfig,
@@ -12,7 +13,7 @@ from osteomet.config import (
     NeckConfig,
 )
 from osteomet.models.mask_rcnn import MaskRCNN
-from osteomet.models.roi_heads import assign_levels, attribute_loss, class_loss, soft_dice_loss
+from osteomet.models.roi_heads import assign_levels, attribute_loss, class_loss, mask_losses
 from osteomet.models.segmentation import SegmentationBranch, segmentation_loss
 from osteomet.ops.boxes import box_iou
 from osteomet.ops.space_to_depth import depth_to_space
@@ -216,9 +217,27 @@ def test_unknown_primary_trains_the_sum_of_both_classes() -> None:
     assert class_loss(logits[:0], torch.zeros(0, dtype=torch.long)).item() == 0
 
 
-def test_dice_loss_of_a_perfect_mask_is_zero() -> None:
+def test_losses_of_a_perfect_mask_are_zero() -> None:
     truth = (torch.rand(3, 8, 8, 8) > 0.5).float()
-    assert soft_dice_loss((truth - 0.5) * 100, truth).item() == pytest.approx(0, abs=1e-4)
+    for loss in mask_losses((truth - 0.5) * 100, truth).values():
+        assert loss.item() == pytest.approx(0, abs=1e-4)
+
+
+def test_no_mask_has_no_loss() -> None:
+    nothing = torch.zeros(0, 8, 8, 8)
+    assert [loss.item() for loss in mask_losses(nothing, nothing).values()] == [0, 0]
+
+
+def test_mask_losses_are_means_over_masks() -> None:
+    logits, truth = torch.randn(2, 4, 4, 4), torch.rand(2, 4, 4, 4)
+    together, alone = (
+        mask_losses(logits, truth),
+        [mask_losses(logits[i : i + 1], truth[i : i + 1]) for i in range(2)],
+    )
+    for name, loss in together.items():
+        torch.testing.assert_close(loss, (alone[0][name] + alone[1][name]) / 2)
+    expected = F.binary_cross_entropy_with_logits(logits, truth)
+    torch.testing.assert_close(together["mask"], expected)
 
 
 def test_segmentation_does_not_count_lesions_without_a_mask() -> None:

@@ -39,6 +39,21 @@ def test_output_and_gradients_equal_torch_in_double(
 
 
 @pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("outputs", [5, 30])
+def test_channels_beside_take_part_and_get_no_gradient(outputs: int) -> None:
+    x, weight, bias, grad = tensors((2, 6, 3, 4, 5), outputs)
+    joined = x.clone().requires_grad_()
+    leaves = [t.requires_grad_() for t in (x[:, :4].clone(), weight, bias)]
+    y = dense_conv3d(*leaves, beside=x[:, 4:])
+    expected = F.conv3d(joined, weight, bias, padding=1)
+    torch.testing.assert_close(y, expected)
+    got = torch.autograd.grad(y, leaves, grad)
+    want = torch.autograd.grad(expected, [joined, weight, bias], grad)
+    torch.testing.assert_close(got[0], want[0][:, :4], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(got[1:], want[1:], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("path")
 def test_no_region_has_no_gradient() -> None:
     x, weight, bias, _ = tensors((0, 4, 6, 6, 6), 24)
     dense_conv3d(x, weight.requires_grad_(), bias).sum().backward()

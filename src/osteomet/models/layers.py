@@ -14,6 +14,7 @@ from osteomet.config import Normalisation
 from osteomet.ops.dense_conv import dense_conv3d
 from osteomet.ops.depthwise_conv import depthwise_conv3d
 from osteomet.ops.gelu import gelu
+from osteomet.ops.layer_norm import layer_norm
 from osteomet.ops.space_to_depth import space_to_depth
 
 Features = Float[Tensor, "batch channels z y x"]
@@ -27,11 +28,18 @@ MOST_GROUPS, FEWEST_IN_A_GROUP = 32, 2
 """Of group normalisation: the paper's 32 groups, or fewer where a layer is narrow."""
 
 
-class LayerNorm3d(nn.LayerNorm):
-    """Normalise the channels of each voxel."""
+class LayerNorm(nn.LayerNorm):
+    """Normalise the last axis."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=1e-6)
+
+    def forward(self, x: Float[Tensor, "*places channels"]) -> Float[Tensor, "*places channels"]:
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
+class LayerNorm3d(LayerNorm):
+    """Normalise the channels of each voxel."""
 
     def forward(self, x: Features) -> Features:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -104,10 +112,13 @@ class DenseConv3d(nn.Conv3d):
     def __init__(self, channels: int, out_channels: int) -> None:
         super().__init__(channels, out_channels, 3, padding=1)
 
-    def forward(self, x: Features) -> Float[Tensor, "batch out z y x"]:
+    def forward(
+        self, x: Features, beside: Float[Tensor, "batch more z y x"] | None = None
+    ) -> Float[Tensor, "batch out z y x"]:
+        """Convolve ``x`` and, after it, more channels that need no gradient."""
         if self.bias is None:
             raise ValueError("a dense convolution of osteomet has a bias")
-        return dense_conv3d(x, self.weight, self.bias)
+        return dense_conv3d(x, self.weight, self.bias, beside)
 
 
 class PatchifyConv3d(nn.Conv3d):

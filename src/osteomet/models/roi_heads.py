@@ -4,6 +4,7 @@ Source: He et al., "Mask R-CNN", arXiv:1703.06870; the paper's Sec. 2.3 and Fig.
 then two fully connected layers with ReLU for class and box beside a convolutional mask head.
 """
 
+import math
 from typing import cast
 
 import torch
@@ -21,6 +22,7 @@ from osteomet.models.layers import (
 )
 from osteomet.models.matching import ignore_inside, match_by_iou, sample
 from osteomet.models.processes import mean_over_processes
+from osteomet.ops.binary_losses import entropy_and_overlap
 from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
 from osteomet.ops.masks import crop_instances
 from osteomet.ops.nms import nms
@@ -145,10 +147,9 @@ class MaskHead(nn.Module):
             crops: image and segmentation logits at the mask's resolution; ``k`` may be 0.
         """
         x = self.reduce(pooled)
-        if crops.shape[1]:
-            x = torch.cat([x, space_to_depth(crops, 2).to(x.dtype)], dim=1)
-        x = x.contiguous(memory_format=torch.channels_last_3d)
-        return depth_to_space(self.logits(self.layers(x)), 2).squeeze(1).float()
+        beside = space_to_depth(crops.detach(), 2).to(x.dtype) if crops.shape[1] else None
+        x = self.layers[1:](self.layers[0](x, beside))
+        return depth_to_space(self.logits(x), 2).squeeze(1).float()
 
 
 class RoIHeads(nn.Module):
@@ -334,11 +335,7 @@ class RoIHeads(nn.Module):
         rows, truth = torch.cat(kept), torch.cat(wanted)
         regions = scale_boxes(boxes[rows], self.config.mask_head.margin)
         logits = self._mask_logits(features, crops, regions, image[rows])
-        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        return {
-            "mask": mean_over_processes(entropy.mean(dim=(1, 2, 3)).sum(), len(rows)),
-            "mask_dice": soft_dice_loss(logits, truth),
-        }
+        return mask_losses(logits, truth)
 
 
 def class_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Tensor:
@@ -362,13 +359,22 @@ def attribute_loss(logits: Float[Tensor, "n a"], noted: Int[Tensor, "n a"]) -> T
     return mean_over_processes((losses * known).sum(), known.sum())
 
 
-def soft_dice_loss(logits: Float[Tensor, "n m m m"], truth: Float[Tensor, "n m m m"]) -> Tensor:
-    """One minus the soft Dice of each mask, averaged; ``truth`` may be fractions, no mask is 0."""
-    p = logits.sigmoid().flatten(1)
-    truth = truth.flatten(1)
-    overlap = 2 * (p * truth).sum(dim=1)
-    dice = (overlap + 1) / (p.sum(dim=1) + truth.sum(dim=1) + 1)
-    return mean_over_processes((1 - dice).sum(), len(dice))
+def mask_losses(
+    logits: Float[Tensor, "n m m m"], truth: Float[Tensor, "n m m m"]
+) -> dict[str, Tensor]:
+    """Cross-entropy, and one minus the soft Dice, of each mask, averaged; no mask gives 0.
+
+    ``truth`` may be fractions.
+    """
+    sums = entropy_and_overlap(logits.flatten(1), truth.flatten(1))
+    _, entropy, overlap, predicted = sums.unbind(dim=1)
+    lesion = truth.sum(dim=(1, 2, 3))
+    dice = (2 * overlap + 1) / (predicted + lesion + 1)
+    voxels = math.prod(truth.shape[1:])
+    return {
+        "mask": mean_over_processes(entropy.sum() / voxels, len(dice)),
+        "mask_dice": mean_over_processes((1 - dice).sum(), len(dice)),
+    }
 
 
 def assign_levels(

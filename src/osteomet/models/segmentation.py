@@ -9,11 +9,11 @@ head reads the result.
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from osteomet.config import ModelConfig
 from osteomet.models.layers import PointwiseConv3d, initialise
 from osteomet.models.processes import over_processes
+from osteomet.ops.binary_losses import entropy_and_overlap
 from osteomet.ops.space_to_depth import depth_to_space
 from osteomet.structures import Targets
 
@@ -74,18 +74,13 @@ def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) 
     Without a lesion voxel in the batch the Dice term is 0.
     """
     truth = torch.stack([target.instances > 0 for target in targets]).to(logits)
-    counted = _counted(logits, targets)
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, weight=counted, reduction="none")
-    p = logits.sigmoid() if counted is None else logits.sigmoid() * counted
     lesion = truth.sum()
-    inside, everywhere, lesion, background, overlap, predicted = over_processes(
-        torch.stack(
-            [
-                (entropy * truth).sum(), entropy.sum(), lesion, truth.numel() - lesion,
-                (p * truth).sum(), p.sum(),
-            ]
-        )
-    )  # fmt: skip
+    _ignore(truth, targets)
+    sums = entropy_and_overlap(logits.flatten(1), truth.flatten(1)).sum(dim=0)
+    voxels = torch.stack([lesion, truth.numel() - lesion])
+    inside, everywhere, overlap, predicted, lesion, background = over_processes(
+        torch.cat([sums, voxels])
+    )
     # A mean over all voxels hardly feels the lesions, a thousandth of them: it would stand
     # still until the Dice term moves.
     outside = (everywhere - inside) / background.clamp(min=1)
@@ -94,18 +89,10 @@ def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) 
     return torch.where(lesion > 0, entropy + 1 - dice, entropy)
 
 
-def _counted(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor | None:
-    """Return the weight of each voxel, or None where all count."""
-    regions = [
-        (i, box)
-        for i, target in enumerate(targets)
-        for box in torch.cat([target.boxes[~target.has_mask], target.ignore_boxes]).tolist()
-    ]
-    if not regions:
-        return None
-    counted = torch.ones_like(logits)
-    for i, box in regions:
-        z1, y1, x1 = (max(0, int(low)) for low in box[:3])
-        z2, y2, x2 = (int(-(-high // 1)) for high in box[3:])
-        counted[i, z1:z2, y1:y2, x1:x2] = 0
-    return counted
+def _ignore(truth: Float[Tensor, "b z y x"], targets: list[Targets]) -> None:
+    """Set to -1 what does not count."""
+    for i, target in enumerate(targets):
+        for box in torch.cat([target.boxes[~target.has_mask], target.ignore_boxes]).tolist():
+            z1, y1, x1 = (max(0, int(low)) for low in box[:3])
+            z2, y2, x2 = (int(-(-high // 1)) for high in box[3:])
+            truth[i, z1:z2, y1:y2, x1:x2] = -1

@@ -5,7 +5,6 @@ gradient of its weights at less than half of that. With few outputs the loops he
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,103 +15,114 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from osteomet.ops.acceleration import compile_kernel, run_ranges, uses_numba
+from osteomet.ops.lanes import WIDTH, add, load, multiply, store, zeros
 
 Features = Float[Tensor, "batch channels z y x"]
+Beside = Float[Tensor, "batch more z y x"]
 Output = Float[Tensor, "batch out z y x"]
-Weight = Float[Tensor, "out channels 3 3 3"]
+Weight = Float[Tensor, "out all_channels 3 3 3"]
 
 SIDE = 3
-FEW, MOST = 16, 24
-"""Outputs that a loop takes at once; more than the latter are torch's."""
-STEP = 4
-"""Voxels of a row that are taken at once."""
+MOST = 3
+"""Registers of outputs; more outputs than these hold are torch's."""
 
 
-def dense_conv3d(x: Features, weight: Weight, bias: Float[Tensor, " out"]) -> Output:
-    """Return ``F.conv3d(x, weight, bias, padding=1)``."""
-    numbers = (x, weight, bias)
+def dense_conv3d(
+    x: Features, weight: Weight, bias: Float[Tensor, " out"], beside: Beside | None = None
+) -> Output:
+    """Return ``F.conv3d(x, weight, bias, padding=1)``.
+
+    Args:
+        x: features.
+        weight: of the features and, after them, what is beside them.
+        bias: of the outputs.
+        beside: more channels of the input, which need no gradient.
+    """
+    numbers = [tensor for tensor in (x, weight, bias, beside) if tensor is not None]
     fits = uses_numba(*numbers) and all(tensor.dtype == torch.float32 for tensor in numbers)
-    if not fits or len(weight) > MOST or torch.is_autocast_enabled(x.device.type):
-        return F.conv3d(x, weight, bias, padding=1)
+    joined = x if beside is None else torch.cat([x.detach(), beside], dim=1)
+    joined = joined.contiguous(memory_format=torch.channels_last_3d)
+    if not fits or len(weight) > MOST * WIDTH or torch.is_autocast_enabled(x.device.type):
+        joined = joined if beside is None else torch.cat([x, beside], dim=1)
+        return F.conv3d(joined, weight, bias, padding=1)
     apply: Callable[..., Tensor] = _DenseConv3d.apply
-    return apply(x, weight, bias)
+    return apply(x, weight, bias, joined)
 
 
 class _DenseConv3d(torch.autograd.Function):
+    """The convolution of ``joined``, of which ``x`` are the first channels."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv3d(x, weight, bias, padding=1)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, joined: Tensor) -> Tensor:
+        ctx.channels = x.shape[1]
+        ctx.save_for_backward(joined, weight)
+        return F.conv3d(joined, weight, bias, padding=1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        x, weight = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        joined, weight = ctx.saved_tensors
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
-            grad_x = F.conv3d(grad, weight.flip(2, 3, 4).transpose(0, 1), padding=1)
+            flipped = weight[:, : ctx.channels].flip(2, 3, 4).transpose(0, 1)
+            grad_x = F.conv3d(grad, flipped, padding=1)
         if ctx.needs_input_grad[1]:
-            grad_weight = weight_gradient(x, grad)
+            grad_weight = weight_gradient(joined, grad)
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(dim=(0, 2, 3, 4))
-        return grad_x, grad_weight, grad_bias
+        return grad_x, grad_weight, grad_bias, None
 
 
-def weight_gradient(x: Features, grad: Output) -> Weight:
-    """Return the gradient of the weights, given that of at most ``MOST`` outputs.
+def weight_gradient(x: Features, grad: Output) -> Float[Tensor, "out channels 3 3 3"]:
+    """Return the gradient of the weights, given that of at most ``MOST`` registers of outputs.
 
     The same for any number of threads. Sums over an image are float32, sums of those float64.
     """
-    outputs, inputs, width = grad.shape[1], x.shape[1], x.shape[4]
-    lanes = FEW if outputs <= FEW else MOST
-    missing = -width % STEP
-    rows = F.pad(x.detach().movedim(1, -1), (0, 0, 1, 1 + missing)).flatten(3)
-    grads = F.pad(grad.detach().movedim(1, -1), (0, lanes - outputs, 0, missing)).flatten(3)
+    outputs, inputs = grad.shape[1], x.shape[1]
+    registers = tuple(range(-(-outputs // WIDTH)))
+    lanes = len(registers) * WIDTH
+    rows = F.pad(x.detach().movedim(1, -1), (0, 0, 1, 1)).flatten(3)
+    grads = F.pad(grad.detach().movedim(1, -1), (0, lanes - outputs)).flatten(3)
     sums = np.zeros((SIDE * SIDE, inputs, SIDE * lanes))
     arrays = rows.contiguous().numpy(), grads.contiguous().numpy(), sums
-    run_ranges(_correlate, SIDE * SIDE, lanes, *arrays)
+    run_ranges(_correlate, SIDE * SIDE, registers, *arrays)
     gradient = torch.from_numpy(sums).view(SIDE, SIDE, inputs, SIDE, lanes)[..., :outputs]
     return gradient.permute(4, 2, 0, 1, 3).float().contiguous()
 
 
 @compile_kernel
 def _correlate(
-    first: int, last: int, lanes: int, rows: np.ndarray, grads: np.ndarray, sums: np.ndarray
+    first: int,
+    last: int,
+    registers: tuple[int, ...],
+    rows: np.ndarray,
+    grads: np.ndarray,
+    sums: np.ndarray,
 ) -> None:
-    """Sum the products of offsets in z and y of the kernel, of which each is a task."""
-    batch, depth, height = grads.shape[:3]
-    inputs = sums.shape[1]
-    part = np.empty((inputs, sums.shape[2]), np.float32)
+    """Sum the products of offsets in z and y of the kernel, of which each is a task.
+
+    The three offsets in x of an input are summed in registers over a plane.
+    """
+    batch, depth, height, length = grads.shape
+    inputs, lanes = sums.shape[1], len(registers) * WIDTH
+    part = np.empty((inputs, SIDE * lanes), np.float32)
     for task in range(first, last):
         kz, ky = task // SIDE - 1, task % SIDE - 1
         for b in range(batch):
             part[:] = 0
             for z in range(max(0, -kz), min(depth, depth - kz)):
-                for y in range(max(0, -ky), min(height, height - ky)):
-                    _add_row(part, rows[b, z + kz, y + ky], grads[b, z, y], lanes)
+                plane, given = rows[b, z + kz], grads[b, z]
+                for c in range(inputs):
+                    before = here = after = zeros(registers)
+                    for y in range(max(0, -ky), min(height, height - ky)):
+                        row, grad = plane[y + ky, c:], given[y]
+                        for x in range(length // lanes):
+                            g = load(grad, x * lanes, registers)
+                            before = add(multiply(g, row[x * inputs]), before)
+                            here = add(multiply(g, row[(x + 1) * inputs]), here)
+                            after = add(multiply(g, row[(x + 2) * inputs]), after)
+                    total = part[c]
+                    store(total, 0, add(before, load(total, 0, registers)))
+                    store(total, lanes, add(here, load(total, lanes, registers)))
+                    store(total, 2 * lanes, add(after, load(total, 2 * lanes, registers)))
             sums[task] += part
-
-
-@compile_kernel
-def _add_row(sums: np.ndarray, row: np.ndarray, grad: np.ndarray, lanes: int) -> None:
-    inputs = len(sums)
-    for start in range(0, len(grad) // lanes, STEP):
-        for c in range(inputs):
-            if lanes == FEW:  # a count known when compiling makes vectors of the outputs
-                _add_step(sums[c], row[start * inputs + c :], grad[start * lanes :], inputs, FEW)
-            else:
-                _add_step(sums[c], row[start * inputs + c :], grad[start * lanes :], inputs, MOST)
-
-
-@partial(compile_kernel, inline=True)
-def _add_step(sums: np.ndarray, x: np.ndarray, grad: np.ndarray, inputs: int, lanes: int) -> None:
-    """Add to 3 taps the products of 4 gradients and one input of the 6 voxels around them."""
-    x0, x1, x2 = x[0], x[inputs], x[2 * inputs]
-    x3, x4, x5 = x[3 * inputs], x[4 * inputs], x[5 * inputs]
-    for i in range(lanes):
-        g0, g1, g2, g3 = grad[i], grad[i + lanes], grad[i + 2 * lanes], grad[i + 3 * lanes]
-        t0, t1, t2 = sums[i], sums[i + lanes], sums[i + 2 * lanes]
-        t0 += g0 * x0 + g1 * x1 + g2 * x2 + g3 * x3
-        t1 += g0 * x1 + g1 * x2 + g2 * x3 + g3 * x4
-        t2 += g0 * x2 + g1 * x3 + g2 * x4 + g3 * x5
-        sums[i], sums[i + lanes], sums[i + 2 * lanes] = t0, t1, t2

@@ -96,6 +96,37 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
 
 
 @_intrinsic
+def add(_: Any, lanes: Any, other: Any) -> Made:
+    """Return the sums of registers and others, or one number; with a product: one operation."""
+    return _register_by_register("fadd", lanes, other)
+
+
+@_intrinsic
+def multiply(_: Any, lanes: Any, other: Any) -> Made:
+    """Return the products of registers and others, or one number."""
+    return _register_by_register("fmul", lanes, other)
+
+
+@_intrinsic
+def total(_: Any, lanes: Any) -> Made:
+    """Return the sum of all numbers in registers."""
+
+    def make(_: Any, builder: Any, __: Any, given: Any) -> Any:
+        waiting = cgutils.unpack_tuple(builder, given[0])
+        while len(waiting) > 1:  # two by two, so that no sum waits for all before it
+            waiting.append(builder.fadd(waiting.pop(0), waiting.pop(0)))
+        lane, count = waiting[0], WIDTH
+        while count > 1:  # fold the upper half onto the lower
+            count //= 2
+            upper = [(i + count) % WIDTH for i in range(WIDTH)]
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), upper)
+            lane = builder.fadd(lane, builder.shuffle_vector(lane, lane, mask))
+        return builder.extract_element(lane, ir.IntType(32)(0))
+
+    return types.float32(lanes), make
+
+
+@_intrinsic
 def add_convolved(
     _: Any, sums: Any, row: Any, at: Any, taps: Any, tap: Any, along: Any, ends: Any
 ) -> Made:
@@ -162,6 +193,25 @@ class _Memory:
     def _pointer(self, register: int) -> Any:
         place = self._builder.gep(self._start, [ir.IntType(64)(register * WIDTH)])
         return self._builder.bitcast(place, _REGISTER.as_pointer())
+
+
+def _register_by_register(operation: str, lanes: Any, other: Any) -> Made:
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        left = cgutils.unpack_tuple(builder, given[0])
+        kind = signature.args[1]
+        if isinstance(kind, types.Number):
+            number = context.cast(builder, given[1], kind, types.float32)
+            place = ir.IntType(32)(0)
+            alone = builder.insert_element(ir.Constant(_REGISTER, ir.Undefined), number, place)
+            everywhere = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+            right = [builder.shuffle_vector(alone, alone, everywhere)] * len(left)
+        else:
+            right = cgutils.unpack_tuple(builder, given[1])
+        combine = getattr(builder, operation)
+        results = [combine(a, b, flags=_FUSED) for a, b in zip(left, right, strict=True)]
+        return cgutils.pack_array(builder, results)
+
+    return lanes(lanes, other), make
 
 
 def _taps_inside(voxels: int, taps: int, ends: Any) -> Iterable[tuple[int, int, int]]:

@@ -17,6 +17,7 @@ from osteomet.models.backbones.feature_levels import Backbone, Size, built_size,
 from osteomet.models.layers import (
     DepthwiseConv3d,
     Features,
+    LayerNorm,
     LayerNorm3d,
     PatchifyConv3d,
     Visible,
@@ -51,7 +52,7 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, channels: int, drop_probability: float = 0.0) -> None:
         super().__init__()
         self.depthwise = DepthwiseConv3d(channels, kernel_size=7)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = LayerNorm(channels)
         self.expand = nn.Linear(channels, 4 * channels)
         self.project = nn.Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE))

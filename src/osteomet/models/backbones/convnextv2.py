@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from osteomet.config import BackboneConfig
 from osteomet.models.backbones.convnext import assemble
 from osteomet.models.backbones.feature_levels import Backbone, Size
-from osteomet.models.layers import DepthwiseConv3d, Features, Visible, drop_path, keep_visible
+from osteomet.models.layers import (
+    DepthwiseConv3d,
+    Features,
+    LayerNorm,
+    Visible,
+    drop_path,
+    keep_visible,
+)
 from osteomet.ops.response_norm import linear_of_gelu_response_norm, response_factors
 
 ChannelsLast = Float[Tensor, "batch z y x channels"]
@@ -60,7 +67,7 @@ class ConvNeXtV2Block(nn.Module):
         if not 0.0 <= drop_probability < 1.0:
             raise ValueError(f"drop_probability must lie in [0, 1), got {drop_probability}")
         self.depthwise = DepthwiseConv3d(channels, kernel_size=7)
-        self.norm = nn.LayerNorm(channels, eps=1e-6)
+        self.norm = LayerNorm(channels)
         self.expand = nn.Linear(channels, 4 * channels)
         self.grn = GlobalResponseNorm(4 * channels)
         self.project = nn.Linear(4 * channels, channels)
