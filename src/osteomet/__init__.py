@@ -42,6 +42,7 @@ Read the files in the order of the data flow; each line is one step::
     ops/depthwise_kernels.py          its loops on a CPU
     ops/dense_conv.py                 3 x 3 x 3 of few channels, likewise
     ops/gelu.py                       GELU and its derivative
+    ops/row_products.py               linear maps of each voxel's few channels
     ops/layer_norm.py                 LayerNorm of few channels
     ops/binary_losses.py              cross-entropy and overlap of masks, in one pass
     ops/response_norm.py              GELU, GRN and the linear map behind, in few passes

@@ -8,13 +8,13 @@ convolutions run on the layout they are fastest on.
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from osteomet.config import Normalisation
 from osteomet.ops.dense_conv import dense_conv3d
 from osteomet.ops.depthwise_conv import depthwise_conv3d
 from osteomet.ops.gelu import gelu
 from osteomet.ops.layer_norm import layer_norm
+from osteomet.ops.row_products import linear
 from osteomet.ops.space_to_depth import space_to_depth
 
 Features = Float[Tensor, "batch channels z y x"]
@@ -67,7 +67,14 @@ class GELU3d(nn.Module):
         return gelu(x.movedim(1, -1)).movedim(-1, 1)
 
 
-class PointwiseConv3d(nn.Linear):
+class Linear(nn.Linear):
+    """A linear map of the last axis; by ``ops.row_products`` where there are many rows."""
+
+    def forward(self, x: Float[Tensor, "*rows inputs"]) -> Float[Tensor, "*rows outputs"]:
+        return linear(x, self.weight, self.bias)
+
+
+class PointwiseConv3d(Linear):
     """A 1x1x1 convolution, as the matrix product it is."""
 
     def forward(self, x: Features) -> Float[Tensor, "batch out z y x"]:
@@ -133,7 +140,7 @@ class PatchifyConv3d(nn.Conv3d):
 
     def forward(self, x: Features) -> Float[Tensor, "batch out z_cells y_cells x_cells"]:
         cubes = space_to_depth(x, self.kernel_size[0]).movedim(1, -1)
-        return F.linear(cubes, self.weight.flatten(1), self.bias).movedim(-1, 1)
+        return linear(cubes, self.weight.flatten(1), self.bias).movedim(-1, 1)
 
 
 class SeparableConv3d(nn.Module):

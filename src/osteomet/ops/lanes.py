@@ -96,6 +96,22 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
 
 
 @_intrinsic
+def prefetch(_: Any, array: Any, at: Any) -> Made:
+    """Ask for the cache line of ``array[at]``, which may lie beyond the array."""
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        start = _Memory(context, builder, signature.args[0], *given).start
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
+        # to read, into the nearest cache, as data
+        builder.call(ask, [builder.bitcast(start, byte), number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), make
+
+
+@_intrinsic
 def add(_: Any, lanes: Any, other: Any) -> Made:
     """Return the sums of registers and others, or one number; with a product: one operation."""
     return _register_by_register("fadd", lanes, other)
@@ -178,11 +194,15 @@ def add_correlated(_: Any, sums: Any, row: Any, grad: Any, at: Any, step: Any, e
 
 
 class _Memory:
-    """Registers' worth of an array's numbers, from a place on."""
+    """Registers' worth of an array's numbers, from a place on.
+
+    Attributes:
+        start: pointer to the place.
+    """
 
     def __init__(self, context: Any, builder: Any, kind: Any, array: Any, at: Any) -> None:
         data = arrayobj.make_array(kind)(context, builder, array).data
-        self._builder, self._start = builder, builder.gep(data, [at])
+        self._builder, self.start = builder, builder.gep(data, [at])
 
     def load(self, register: int) -> Any:
         return self._builder.load(self._pointer(register), align=4)
@@ -191,7 +211,7 @@ class _Memory:
         self._builder.store(lanes, self._pointer(register), align=4)
 
     def _pointer(self, register: int) -> Any:
-        place = self._builder.gep(self._start, [ir.IntType(64)(register * WIDTH)])
+        place = self._builder.gep(self.start, [ir.IntType(64)(register * WIDTH)])
         return self._builder.bitcast(place, _REGISTER.as_pointer())
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from osteomet.ops.acceleration import compile_kernel, run_ranges, uses_numba
 from osteomet.ops.gelu import gelu_slope, gelu_value
+from osteomet.ops.row_products import multiply_rows, sum_of_products
 
 Voxels = Float[Tensor, "batch voxels channels"]
 
@@ -123,7 +124,7 @@ class _LinearOfGeluResponseNorm(torch.autograd.Function):
         offset = torch.addmv(bias, weight, beta).to(x.dtype)
         if x.shape[1] < len(weight):
             return F.linear(activated * factors.to(x.dtype), weight.to(x.dtype), offset)
-        return torch.baddbmm(offset, activated, (weight * factors).mT.to(x.dtype))
+        return multiply_rows(activated, (weight * factors).mT.to(x.dtype), offset)
 
     @staticmethod
     @once_differentiable
@@ -141,10 +142,10 @@ class _LinearOfGeluResponseNorm(torch.autograd.Function):
             grad_factors = (grad_a * activated).sum(dim=1, dtype=norms.dtype)
             grad_a *= shown.to(x.dtype)
         else:
-            of_image = torch.bmm(grad.mT, activated).to(weight.dtype)  # (batch, out, channels)
+            of_image = sum_of_products(grad, activated).to(weight.dtype)  # (batch, out, channels)
             grad_weight = torch.einsum("boc,bc->oc", of_image, shown[:, 0])
             grad_factors = torch.einsum("boc,oc->bc", of_image, weight)
-            grad_a = torch.bmm(grad, (weight * shown).to(grad.dtype))
+            grad_a = multiply_rows(grad, (weight * shown).to(grad.dtype))
         grad_norms, grad_gamma = torch.autograd.grad(factors, leaves, grad_factors)
         # The norm's gradient is the value over the norm; of a channel that is 0 everywhere it is 0.
         per_value = torch.where(norms > 0, grad_norms / norms, 0)

@@ -19,6 +19,7 @@ from osteomet.models.layers import (
     Features,
     LayerNorm,
     LayerNorm3d,
+    Linear,
     PatchifyConv3d,
     Visible,
     drop_path,
@@ -53,8 +54,8 @@ class ConvNeXtBlock(nn.Module):
         super().__init__()
         self.depthwise = DepthwiseConv3d(channels, kernel_size=7)
         self.norm = LayerNorm(channels)
-        self.expand = nn.Linear(channels, 4 * channels)
-        self.project = nn.Linear(4 * channels, channels)
+        self.expand = Linear(channels, 4 * channels)
+        self.project = Linear(4 * channels, channels)
         self.gamma = nn.Parameter(torch.full((channels,), LAYER_SCALE))
         self.drop_probability = drop_probability
 

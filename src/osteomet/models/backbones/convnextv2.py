@@ -15,6 +15,7 @@ from osteomet.models.layers import (
     DepthwiseConv3d,
     Features,
     LayerNorm,
+    Linear,
     Visible,
     drop_path,
     keep_visible,
@@ -68,7 +69,7 @@ class ConvNeXtV2Block(nn.Module):
             raise ValueError(f"drop_probability must lie in [0, 1), got {drop_probability}")
         self.depthwise = DepthwiseConv3d(channels, kernel_size=7)
         self.norm = LayerNorm(channels)
-        self.expand = nn.Linear(channels, 4 * channels)
+        self.expand = Linear(channels, 4 * channels)
         self.grn = GlobalResponseNorm(4 * channels)
         self.project = nn.Linear(4 * channels, channels)
         self.drop_probability = drop_probability
