@@ -14,7 +14,7 @@ from osteomet.config import ModelConfig
 from osteomet.models.layers import PointwiseConv3d, initialise
 from osteomet.models.processes import over_processes
 from osteomet.ops.binary_losses import entropy_and_overlap
-from osteomet.ops.space_to_depth import depth_to_space
+from osteomet.ops.space_to_depth import depth_to_space, join_channels
 from osteomet.structures import Targets
 
 LESION_WEIGHT = 0.1
@@ -52,19 +52,7 @@ class SegmentationBranch(nn.Module):
             crops.append(logits.detach().to(images.dtype))
             if targets is not None:
                 losses["segmentation"] = segmentation_loss(logits.squeeze(1).float(), targets)
-        return _channels_last(crops), losses
-
-
-def _channels_last(parts: list[Float[Tensor, "b _ z y x"]]) -> Float[Tensor, "b k z y x"]:
-    """Concatenate channels in the memory that ``roi_align`` reads, which it then need not copy."""
-    batch, _, *sides = parts[0].shape
-    channels = sum(part.shape[1] for part in parts)
-    joined = parts[0].new_empty((batch, *sides, channels)).movedim(-1, 1)
-    first = 0
-    for part in parts:
-        joined[:, first : first + part.shape[1]] = part
-        first += part.shape[1]
-    return joined
+        return join_channels(crops), losses
 
 
 def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor:
@@ -73,13 +61,15 @@ def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) 
     Voxels inside a box whose lesion has no mask, or inside an ignored region, do not count.
     Without a lesion voxel in the batch the Dice term is 0.
     """
-    truth = torch.stack([target.instances > 0 for target in targets]).to(logits)
+    truth = torch.empty_like(logits)
+    for voxels, target in zip(truth, targets, strict=True):
+        torch.gt(target.instances, 0, out=voxels)
     lesion = truth.sum()
     _ignore(truth, targets)
     sums = entropy_and_overlap(logits.flatten(1), truth.flatten(1)).sum(dim=0)
-    voxels = torch.stack([lesion, truth.numel() - lesion])
+    counts = torch.stack([lesion, truth.numel() - lesion])
     inside, everywhere, overlap, predicted, lesion, background = over_processes(
-        torch.cat([sums, voxels])
+        torch.cat([sums, counts])
     )
     # A mean over all voxels hardly feels the lesions, a thousandth of them: it would stand
     # still until the Dice term moves.

@@ -14,7 +14,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from osteomet.ops.acceleration import compile_kernel, run_ranges, uses_numba
+from osteomet.ops.acceleration import (
+    channels_last_array,
+    compile_kernel,
+    run_ranges,
+    uses_numba,
+)
 from osteomet.ops.lanes import WIDTH, add, load, multiply, store, zeros
 
 Features = Float[Tensor, "batch channels z y x"]
@@ -81,11 +86,12 @@ def weight_gradient(x: Features, grad: Output) -> Float[Tensor, "out channels 3 
     outputs, inputs = grad.shape[1], x.shape[1]
     registers = tuple(range(-(-outputs // WIDTH)))
     lanes = len(registers) * WIDTH
-    rows = F.pad(x.detach().movedim(1, -1), (0, 0, 1, 1)).flatten(3)
-    grads = F.pad(grad.detach().movedim(1, -1), (0, lanes - outputs)).flatten(3)
+    if lanes > outputs:
+        grad = F.pad(grad.detach(), (0, 0, 0, 0, 0, 0, 0, lanes - outputs))
     sums = np.zeros((SIDE * SIDE, inputs, SIDE * lanes))
-    arrays = rows.contiguous().numpy(), grads.contiguous().numpy(), sums
-    run_ranges(_correlate, SIDE * SIDE, registers, *arrays)
+    arrays = (channels_last_array(features) for features in (x, grad))
+    rows, grads = (array.reshape(*array.shape[:3], -1) for array in arrays)
+    run_ranges(_correlate, SIDE * SIDE, registers, rows, grads, sums)
     gradient = torch.from_numpy(sums).view(SIDE, SIDE, inputs, SIDE, lanes)[..., :outputs]
     return gradient.permute(4, 2, 0, 1, 3).float().contiguous()
 
@@ -116,11 +122,13 @@ def _correlate(
                     before = here = after = zeros(registers)
                     for y in range(max(0, -ky), min(height, height - ky)):
                         row, grad = plane[y + ky, c:], given[y]
-                        for x in range(length // lanes):
+                        g = load(grad, 0, registers)
+                        here = add(multiply(g, row[0]), here)
+                        for x in range(1, length // lanes):
+                            after = add(multiply(g, row[x * inputs]), after)
                             g = load(grad, x * lanes, registers)
-                            before = add(multiply(g, row[x * inputs]), before)
-                            here = add(multiply(g, row[(x + 1) * inputs]), here)
-                            after = add(multiply(g, row[(x + 2) * inputs]), after)
+                            before = add(multiply(g, row[(x - 1) * inputs]), before)
+                            here = add(multiply(g, row[x * inputs]), here)
                     total = part[c]
                     store(total, 0, add(before, load(total, 0, registers)))
                     store(total, lanes, add(here, load(total, lanes, registers)))

@@ -33,7 +33,7 @@ TOGETHER = 64
 """Rows that are multiplied with other rows while both are in the nearest caches."""
 CHUNK = 2048
 """Rows whose products are summed in float32, before the sum joins others."""
-LEAST = 5e7
+LEAST = 3e7
 """Products below which a call of a library costs less than what is gained."""
 FEWEST = 4
 """Rows for each row of the matrix from which to pack it is worth the while."""

@@ -6,7 +6,7 @@ cell side by side in memory.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,24 @@ def depth_to_space(x: Features, factor: int) -> Float[Tensor, "batch fewer z_vox
         return _scatter_by_torch(x, factor)
     apply: Callable[..., Tensor] = _DepthToSpace.apply
     return apply(x, factor)
+
+
+def join_channels(
+    parts: Sequence[Float[Tensor, "batch _ z y x"]],
+) -> Float[Tensor, "batch all_channels z y x"]:
+    """Concatenate channels, into the memory format ``channels_last_3d`` and without a gradient."""
+    batch, _, *sides = parts[0].shape
+    counts = [part.shape[1] for part in parts]
+    joined = parts[0].new_empty((batch, *sides, sum(counts)))
+    if counts == [1] * PAIR and all(_fits(part) for part in parts):
+        first, second = (part.detach().contiguous().view(-1).numpy() for part in parts)
+        threads = 1 if len(first) < WHOLE_SMALL else None
+        target = joined.view(-1).numpy()
+        run_ranges(_interleave, len(first), first, second, target, max_threads=threads)
+    else:
+        for part, place in zip(parts, joined.split(counts, dim=-1), strict=True):
+            place.copy_(part.detach().movedim(1, -1))
+    return joined.movedim(-1, 1)
 
 
 def _fits(x: Tensor) -> bool:
@@ -222,6 +240,15 @@ def _copy_lines_out(
                 for x in range(len(cells)):
                     for dx in range(LINE):
                         line[x * LINE + dx] = cells[x, place + dx]
+
+
+@compile_kernel
+def _interleave(
+    start: int, end: int, first: np.ndarray, second: np.ndarray, pairs: np.ndarray
+) -> None:
+    """Put numbers of two arrays side by side."""
+    for i in range(start, end):
+        pairs[PAIR * i], pairs[PAIR * i + 1] = first[i], second[i]
 
 
 @compile_kernel
