@@ -90,7 +90,7 @@ def weight_gradient(x: Features, grad: Output) -> Float[Tensor, "out channels 3 
         grad = F.pad(grad.detach(), (0, 0, 0, 0, 0, 0, 0, lanes - outputs))
     sums = np.zeros((SIDE * SIDE, inputs, SIDE * lanes))
     arrays = (channels_last_array(features) for features in (x, grad))
-    rows, grads = (array.reshape(*array.shape[:3], -1) for array in arrays)
+    rows, grads = (a.reshape(*a.shape[:3], a.shape[3] * a.shape[4]) for a in arrays)
     run_ranges(_correlate, SIDE * SIDE, registers, rows, grads, sums)
     gradient = torch.from_numpy(sums).view(SIDE, SIDE, inputs, SIDE, lanes)[..., :outputs]
     return gradient.permute(4, 2, 0, 1, 3).float().contiguous()

@@ -50,7 +50,7 @@ def linear(
 ) -> Float[Tensor, "*rows outputs"]:
     """Return ``F.linear(x, weight, bias)``."""
     rows = x.numel() // max(1, x.shape[-1])
-    if torch.is_autocast_enabled(x.device.type) or not _fits(rows, x, weight):
+    if not _fits(rows, x, weight) or torch.is_autocast_enabled(x.device.type):
         return F.linear(x, weight, bias)
     apply: Callable[..., Tensor] = _Linear.apply
     return apply(x, weight, bias)
