@@ -1,5 +1,6 @@
 """The commands: each is there alone and among all others, and costs no other's imports."""
 
+import os
 import subprocess
 import sys
 
@@ -35,3 +36,17 @@ def test_prediction_imports_nothing_of_training_or_evaluation() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "1000"), ("7", "7")])
+def test_idle_threads_of_openmp_sleep_soon_unless_told_otherwise(
+    given: str | None, expected: str
+) -> None:
+    code = "import os, sys; from osteomet.cli import main; sys.argv[1:] = ['--version']\ntry:\n    main()\nexcept SystemExit:\n    print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    if given is not None:
+        environment["GOMP_SPINCOUNT"] = given
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.split()[-2] == expected
