@@ -6,7 +6,6 @@ from importlib import import_module
 
 from osteomet.errors import OsteometError
 
-
 SPINS = "1000"
 """Turns, some microseconds, that a thread of OpenMP waits for the next loop before it sleeps. By
 default it is a millisecond or so, in which it holds up a thread of the package's own loops: a

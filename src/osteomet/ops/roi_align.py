@@ -19,12 +19,13 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from osteomet.ops.acceleration import aligned_zeros, channels_last_array, run_blocks, uses_numba
-from osteomet.ops.roi_align_kernels import gather, gather_few, scatter, scatter_few
+from osteomet.ops.lanes import WIDTH
+from osteomet.ops.roi_align_kernels import Sampling, gather, gather_few, scatter, scatter_few
 
 Features = Float[Tensor, "batch channels depth height width"]
 Pooled = Float[Tensor, "n channels o o o"]
 
-FEW = 4
+FEW = WIDTH - 1
 """Channels, up to which each sample is computed by itself."""
 SLABS = 16
 """Parts along z into which a gradient is cut to be summed in parallel."""
@@ -127,7 +128,7 @@ class _RoIAlign(torch.autograd.Function):
         ctx.sampling_ratio = sampling_ratio
         shape = (len(boxes), *(output_size,) * 3, features[0].shape[1])
         pooled = aligned_zeros(shape)
-        arrays = boxes.numpy(), batch_index.numpy(), sampling_ratio
+        arrays = boxes.numpy(), batch_index.numpy(), _sampling(sampling_ratio, shape[-1])
         pool = gather_few if shape[-1] <= FEW else gather
         for level, chosen in zip(features, rois, strict=True):
             if len(chosen):
@@ -139,7 +140,8 @@ class _RoIAlign(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         boxes, batch_index, *rois = ctx.saved_tensors
-        arrays = boxes.numpy(), batch_index.numpy(), ctx.sampling_ratio
+        sampling = _sampling(ctx.sampling_ratio, grad.shape[1])
+        arrays = boxes.numpy(), batch_index.numpy(), sampling
         grad_array = channels_last_array(grad)
         grads: list[Tensor | None] = []
         for level, (shape, chosen) in enumerate(zip(ctx.shapes, rois, strict=True)):
@@ -154,6 +156,10 @@ class _RoIAlign(torch.autograd.Function):
             run_blocks(spread, slabs, slabs, chosen.numpy(), grad_array, *arrays, summed)
             grads.append(torch.from_numpy(summed).movedim(-1, 1))
         return None, None, None, None, None, *grads
+
+
+def _sampling(ratio: int, channels: int) -> Sampling:
+    return ratio, tuple(range(channels // WIDTH))
 
 
 def _sample_with_grid(

@@ -10,11 +10,17 @@ from functools import partial
 import numpy as np
 
 from osteomet.ops.acceleration import compile_kernel
+from osteomet.ops.lanes import WIDTH, add, load, multiply, store
 
 ONE, HALF = np.float32(1), np.float32(0.5)
 """In float32, or numba would compute in float64."""
 PAIR = 2
 """Channels of the crops that the heads read: image and dense segmentation."""
+
+Sampling = tuple[int, tuple[int, ...]]
+"""Samples along an axis of a bin, and one item for each register that the channels fill."""
+Lines = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Shares = tuple[float, float, float, float]
 
 
 @compile_kernel
@@ -24,12 +30,13 @@ def gather(
     features: np.ndarray,
     boxes: np.ndarray,
     batch_index: np.ndarray,
-    ratio: int,
+    sampling: Sampling,
     pooled: np.ndarray,
 ) -> None:
     """Pool one box: ``pooled[roi]``, ``(o, o, o, channels)``, from ``features[image]``."""
     roi = rois[block]
     image, out = features[batch_index[roi]], pooled[roi]
+    ratio, registers = sampling
     samples = len(out) * ratio
     index, share, step = _find_samples(boxes[roi], image.shape, samples)
     row = np.empty(image.shape[2:], np.float32)
@@ -38,23 +45,17 @@ def gather(
         near, far, z = image[index[0, k]], image[index[0, k] + step[0]], share[0, k]
         for j in range(samples):
             y0, y1, y = index[1, j], index[1, j] + step[1], share[1, j]
+            shares = (ONE - z) * (ONE - y), (ONE - z) * y, z * (ONE - y), z * y
             mixed = -1  # the last voxel of the row that is ready
             for i in range(samples):
                 x0, x1, x = index[2, i], index[2, i] + step[2], share[2, i]
                 for voxel in range(max(x0, mixed + 1), x1 + 1):
-                    _mix(
-                        row[voxel],
-                        near[y0, voxel],
-                        near[y1, voxel],
-                        far[y0, voxel],
-                        far[y1, voxel],
-                        z,
-                        y,
-                    )
+                    lines = near[y0, voxel], near[y1, voxel], far[y0, voxel], far[y1, voxel]
+                    _mix(registers, row[voxel], lines, shares)
                 mixed = x1
                 cell = out[k // ratio, j // ratio, i // ratio]
-                _add(cell, ONE - x, row[x0])
-                _add(cell, x, row[x1])
+                _add(registers, cell, ONE - x, row[x0])
+                _add(registers, cell, x, row[x1])
     if ratio > 1:
         out /= np.float32(ratio**3)
 
@@ -66,13 +67,13 @@ def gather_few(
     features: np.ndarray,
     boxes: np.ndarray,
     batch_index: np.ndarray,
-    ratio: int,
+    sampling: Sampling,
     pooled: np.ndarray,
 ) -> None:
     """Do the same for few channels, where a row of each would cost more than its numbers."""
     roi = rois[block]
     image, out = features[batch_index[roi]], pooled[roi]
-    channels = out.shape[3]
+    channels, ratio = out.shape[3], sampling[0]
     samples = len(out) * ratio
     index, share, step = _find_samples(boxes[roi], image.shape, samples)
     out[:] = 0
@@ -101,7 +102,7 @@ def scatter(
     grads: np.ndarray,
     boxes: np.ndarray,
     batch_index: np.ndarray,
-    ratio: int,
+    sampling: Sampling,
     summed: np.ndarray,
 ) -> None:
     """Add the gradient of all boxes to one slab of ``summed``, ``(batch, z, y, x, channels)``.
@@ -110,7 +111,7 @@ def scatter(
     """
     depth, _, width, channels = summed.shape[1:]
     first, last = block * depth // blocks, (block + 1) * depth // blocks
-    samples = grads.shape[1] * ratio
+    samples, scale = grads.shape[1] * sampling[0], ONE / np.float32(sampling[0] ** 3)
     row = np.empty((width, channels), np.float32)
     for roi in rois:
         image = summed[batch_index[roi]]
@@ -119,9 +120,8 @@ def scatter(
             near, far = index[0, k], index[0, k] + step[0]
             for plane, weight in ((near, ONE - share[0, k]), (far, share[0, k])):
                 if first <= plane < last:
-                    _scatter_plane(
-                        image[plane], weight, grads[roi, k // ratio], index, share, step, ratio, row
-                    )
+                    grad = scale * weight, grads[roi, k // sampling[0]]
+                    _scatter_plane(sampling, image[plane], grad, index, share, step, row)
 
 
 @compile_kernel
@@ -132,12 +132,13 @@ def scatter_few(
     grads: np.ndarray,
     boxes: np.ndarray,
     batch_index: np.ndarray,
-    ratio: int,
+    sampling: Sampling,
     summed: np.ndarray,
 ) -> None:
     """Do the same for few channels."""
     depth, channels = summed.shape[1], summed.shape[4]
     first, last = block * depth // blocks, (block + 1) * depth // blocks
+    ratio = sampling[0]
     samples, scale = grads.shape[1] * ratio, ONE / np.float32(ratio**3)
     for roi in rois:
         image = summed[batch_index[roi]]
@@ -160,34 +161,39 @@ def scatter_few(
                             image[plane, y1, x1, channel] += high * x * grad
 
 
-@compile_kernel
+@partial(compile_kernel, inline=True)
 def _scatter_plane(
+    sampling: Sampling,
     plane: np.ndarray,
-    weight: float,
-    grad: np.ndarray,
+    grad: tuple[float, np.ndarray],
     index: np.ndarray,
     share: np.ndarray,
     step: tuple[int, int, int],
-    ratio: int,
     row: np.ndarray,
 ) -> None:
-    """Add the gradient of one layer of samples, ``(o, o, channels)``, to a plane of voxels."""
-    samples, scale = index.shape[1], weight / np.float32(ratio**3)
+    """Add the gradient of one layer of samples to a plane of voxels.
+
+    ``grad`` is what it is multiplied by, and the gradient, ``(o, o, channels)``.
+    """
+    ratio, registers = sampling
+    weight, given = grad
+    samples = index.shape[1]
     for j in range(samples):
         cleared = -1
         for i in range(samples):
             x0, x1, x = index[2, i], index[2, i] + step[2], share[2, i]
             row[max(x0, cleared + 1) : x1 + 1] = 0
             cleared = x1
-            _add(row[x0], scale * (ONE - x), grad[j // ratio, i // ratio])
-            _add(row[x1], scale * x, grad[j // ratio, i // ratio])
+            values = given[j // ratio, i // ratio]
+            _add(registers, row[x0], weight * (ONE - x), values)
+            _add(registers, row[x1], weight * x, values)
         y0, y1, y = index[1, j], index[1, j] + step[1], share[1, j]
         added = -1
         for i in range(samples):
             x0, x1 = index[2, i], index[2, i] + step[2]
             for voxel in range(max(x0, added + 1), x1 + 1):
-                _add(plane[y0, voxel], ONE - y, row[voxel])
-                _add(plane[y1, voxel], y, row[voxel])
+                _add(registers, plane[y0, voxel], ONE - y, row[voxel])
+                _add(registers, plane[y1, voxel], y, row[voxel])
             added = x1
 
 
@@ -213,33 +219,30 @@ def _find_samples(
     return index, share, (min(1, shape[0] - 1), min(1, shape[1] - 1), min(1, shape[2] - 1))
 
 
-@compile_kernel
-def _mix(
-    out: np.ndarray,
-    near_near: np.ndarray,
-    near_far: np.ndarray,
-    far_near: np.ndarray,
-    far_far: np.ndarray,
-    z: float,
-    y: float,
-) -> None:
+@partial(compile_kernel, inline=True)
+def _mix(registers: tuple[int, ...], out: np.ndarray, lines: Lines, shares: Shares) -> None:
     """Interpolate one voxel of a row between its neighbours along z, then along y."""
-    a, b, c, d = (ONE - z) * (ONE - y), (ONE - z) * y, z * (ONE - y), z * y
-    for i in range(len(out)):
-        out[i] = (a * near_near[i] + b * near_far[i]) + (c * far_near[i] + d * far_far[i])
+    p, q, r, s = lines
+    a, b, c, d = shares
+    near = add(multiply(load(p, 0, registers), a), multiply(load(q, 0, registers), b))
+    far = add(multiply(load(r, 0, registers), c), multiply(load(s, 0, registers), d))
+    store(out, 0, add(near, far))
+    for i in range(len(registers) * WIDTH, len(out)):
+        out[i] = (a * p[i] + b * q[i]) + (c * r[i] + d * s[i])
 
 
-@compile_kernel
-def _add(out: np.ndarray, weight: float, values: np.ndarray) -> None:
-    for i in range(len(out)):
+@partial(compile_kernel, inline=True)
+def _add(registers: tuple[int, ...], out: np.ndarray, weight: float, values: np.ndarray) -> None:
+    store(out, 0, add(multiply(load(values, 0, registers), weight), load(out, 0, registers)))
+    for i in range(len(registers) * WIDTH, len(out)):
         out[i] += weight * values[i]
 
 
 @partial(compile_kernel, inline=True)
 def _sample(
     cell: np.ndarray,
-    lines: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
-    shares: tuple[float, float, float, float],
+    lines: Lines,
+    shares: Shares,
     x0: int,
     x1: int,
     x: float,
