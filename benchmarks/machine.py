@@ -63,6 +63,16 @@ class Machine:
         """
         return 1000 * max(operations / self.operations, moved / self.bandwidth(moved))
 
+    def or_faster(self, other: "Machine") -> "Machine":
+        """Return the better of each rate: a machine that others use is not always as fast."""
+        bandwidths = zip(self.bandwidths, other.bandwidths, strict=True)
+        return Machine(
+            self.threads,
+            max(self.operations, other.operations),
+            max(self.narrow, other.narrow),
+            tuple(max(both) for both in bandwidths),
+        )
+
     def table(self) -> list[str]:
         """Return the rates as a Markdown table."""
         of = "1 thread" if self.threads == 1 else f"1 or {self.threads} threads, the faster"
