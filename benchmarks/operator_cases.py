@@ -14,9 +14,13 @@ from step_limit import taps_inside
 from torch import Tensor
 from torch.nn import functional as F
 
+from osteomet.ops.binary_losses import entropy_and_overlap
+from osteomet.ops.dense_conv import dense_conv3d
 from osteomet.ops.depthwise_conv import depthwise_conv3d
+from osteomet.ops.layer_norm import layer_norm
 from osteomet.ops.response_norm import linear_of_gelu_response_norm
 from osteomet.ops.roi_align import roi_align, roi_align_levels
+from osteomet.ops.row_products import linear
 from osteomet.ops.space_to_depth import depth_to_space, space_to_depth
 
 Run = Callable[[], object]
@@ -144,6 +148,93 @@ def _response_norm_by_torch(
 
 CUBES = ((4, 1, 64, 4), (4, 48, 16, 2), (128, 2, 14, 2), (128, 48, 7, 7))
 """Batch, channels, side and factor: stem, downsampling, a box's detail, a box's features."""
+
+
+LINEAR = ((16384, 48, 192), (16384, 192, 48), (16384, 48, 48), (43904, 24, 48), (2048, 96, 384))
+"""Voxels, inputs and outputs: of a block's maps, a pyramid's, the box head's; and a wide one."""
+
+
+def linear_maps() -> Iterator[Case]:
+    """Map the channels of each voxel; backward two products."""
+    for voxels, inputs, outputs in LINEAR:
+        leaves = [torch.randn(voxels, inputs), torch.randn(outputs, inputs), torch.randn(outputs)]
+        products = 2.0 * voxels * inputs * outputs
+        sizes = voxels * (inputs + outputs)
+        weights = inputs * outputs
+        yield differentiable(
+            f"{voxels} x {inputs} to {outputs}",
+            Work(products, FLOAT * (sizes + weights)),
+            Work(2 * products, FLOAT * (sizes + voxels * inputs + 2 * weights)),
+            {"torch": (F.linear, leaves), OURS: (linear, leaves)},
+        )
+
+
+NORMS = ((16384, 48), (43904, 24), (2048, 96))
+"""Voxels and channels."""
+
+
+def layer_norms() -> Iterator[Case]:
+    """Normalise the channels of each voxel: read once and written once."""
+    for voxels, channels in NORMS:
+        leaves = [torch.randn(voxels, channels), torch.randn(channels), torch.randn(channels)]
+        size = FLOAT * voxels * channels
+        yield differentiable(
+            f"{voxels} x {channels}",
+            Work(0.0, 2 * size),
+            Work(0.0, 3 * size),
+            {
+                "torch": (lambda x, w, b: F.layer_norm(x, w.shape, w, b, 1e-6), leaves),
+                OURS: (partial(layer_norm, eps=1e-6), leaves),
+            },
+        )
+
+
+DENSE = ((16, 40, 24, 12), (16, 24, 24, 12))
+"""Regions, inputs, outputs and side of a mask head's convolutions."""
+
+
+def dense() -> Iterator[Case]:
+    """Convolve with 3-cubed kernels, every input with every output."""
+    for regions, inputs, outputs, side in DENSE:
+        x = torch.randn(regions, inputs, side, side, side).to(memory_format=LAST)
+        leaves = [x, torch.randn(outputs, inputs, 3, 3, 3), torch.randn(outputs)]
+        taps = taps_inside(side, side, 3, 1, 1) ** 3
+        products = 2.0 * regions * inputs * outputs * taps
+        voxels = regions * side**3
+        weights = leaves[1].numel()
+        yield differentiable(
+            f"{regions} x {inputs} to {outputs} x {side}^3",
+            Work(products, FLOAT * (voxels * (inputs + outputs) + weights)),
+            Work(2 * products, FLOAT * (voxels * (2 * inputs + outputs) + 2 * weights)),
+            {"torch": (partial(F.conv3d, padding=1), leaves), OURS: (dense_conv3d, leaves)},
+        )
+
+
+VOXELS = ((4, 64**3), (28, 24**3))
+"""Images and voxels of a dense segmentation; masks and voxels of a mask head."""
+
+
+def binary_losses() -> Iterator[Case]:
+    """Sum cross-entropy and overlap: logits and truth are read, a gradient is written."""
+    for rows, voxels in VOXELS:
+        truth = (torch.rand(rows, voxels) < 0.01).float()
+        size = FLOAT * rows * voxels
+        yield differentiable(
+            f"{rows} x {voxels}",
+            Work(0.0, 2 * size),
+            Work(0.0, 3 * size),
+            {
+                "torch": (partial(_losses_by_torch, truth), [torch.randn(rows, voxels)]),
+                OURS: (partial(entropy_and_overlap, truth=truth), [torch.randn(rows, voxels)]),
+            },
+        )
+
+
+def _losses_by_torch(truth: Tensor, logits: Tensor) -> Tensor:
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    p = logits.sigmoid()
+    sums = (entropy * truth).sum(1), entropy.sum(1), (p * truth).sum(1), p.sum(1)
+    return torch.stack(sums, dim=1)
 
 
 def cubes() -> Iterator[Case]:

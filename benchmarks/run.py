@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from osteomet.cli import SPINS
+
 HERE = Path(__file__).parent
 LIBRARIES = ("osteomet", "torch", "numpy", "numba", "monai", "scipy", "SimpleITK", "pydicom")
 
@@ -52,7 +54,8 @@ class Part:
         for name, place in places.items():
             options = [option.replace(name, place) for option in options]
         started = time.perf_counter()
-        subprocess.run([sys.executable, str(HERE / f"{self.script}.py"), *options], check=True)
+        command = [sys.executable, str(HERE / f"{self.script}.py"), *options]
+        subprocess.run(command, check=True, env={"GOMP_SPINCOUNT": SPINS, **os.environ})
         return time.perf_counter() - started
 
 

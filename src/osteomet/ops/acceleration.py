@@ -144,7 +144,10 @@ def run_ranges(
     As ``run_blocks``, for blocks that take no longer than a call of a compiled loop.
     """
     threads = min(max_threads or count, torch.get_num_threads())
-    parts = 1 if threads <= 1 else min(count, RANGES_A_THREAD * threads)
+    if threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    parts = min(count, RANGES_A_THREAD * threads)
 
     def run(part: int) -> None:
         kernel(part * count // parts, (part + 1) * count // parts, *arguments)

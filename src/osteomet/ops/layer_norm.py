@@ -33,13 +33,17 @@ def layer_norm(
     x: Channels, weight: Float[Tensor, " channels"], bias: Float[Tensor, " channels"], eps: float
 ) -> Channels:
     """Return ``F.layer_norm`` over the last axis."""
-    numbers = (x, weight, bias)
-    fits = uses_numba(*numbers) and all(tensor.dtype == torch.float32 for tensor in numbers)
-    registers, rest = divmod(len(weight), WIDTH)
-    if not fits or rest or registers > MOST or x.numel() < LEAST:
+    if x.numel() < LEAST or not _fits(x, weight, bias):
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     apply: Callable[..., Tensor] = _LayerNorm.apply
     return apply(x.contiguous(), weight, bias, eps)
+
+
+def _fits(x: Tensor, weight: Tensor, bias: Tensor) -> bool:
+    numbers = (x, weight, bias)
+    registers, rest = divmod(len(weight), WIDTH)
+    is_wide = all(tensor.dtype == torch.float32 for tensor in numbers)
+    return is_wide and not rest and registers <= MOST and uses_numba(*numbers)
 
 
 class _LayerNorm(torch.autograd.Function):

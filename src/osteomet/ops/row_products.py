@@ -35,7 +35,7 @@ CHUNK = 2048
 """Rows whose products are summed in float32, before the sum joins others."""
 LEAST = 3e7
 """Products below which a call of a library costs less than what is gained."""
-FEWEST = 4
+FEWEST = 8
 """Rows for each row of the matrix from which to pack it is worth the while."""
 WIDEST = 200
 """Columns up to which sums of products gain: beyond, rows lie too far apart."""
