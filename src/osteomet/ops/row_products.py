@@ -33,7 +33,7 @@ TOGETHER = 64
 """Rows that are multiplied with other rows while both are in the nearest caches."""
 CHUNK = 2048
 """Rows whose products are summed in float32, before the sum joins others."""
-LEAST = 3e7
+LEAST = 5e7
 """Products below which a call of a library costs less than what is gained."""
 FEWEST = 8
 """Rows for each row of the matrix from which to pack it is worth the while."""
@@ -49,8 +49,9 @@ def linear(
     bias: Float[Tensor, " outputs"] | None,
 ) -> Float[Tensor, "*rows outputs"]:
     """Return ``F.linear(x, weight, bias)``."""
-    rows = x.numel() // max(1, x.shape[-1])
-    if not _fits(rows, x, weight) or torch.is_autocast_enabled(x.device.type):
+    outputs, inputs = weight.shape
+    rows = x.numel() // max(1, inputs)
+    if not _fits(rows, inputs, outputs, x, weight) or torch.is_autocast_enabled(x.device.type):
         return F.linear(x, weight, bias)
     apply: Callable[..., Tensor] = _Linear.apply
     return apply(x, weight, bias)
@@ -62,10 +63,10 @@ def multiply_rows(
     bias: Float[Tensor, " outputs"] | None = None,
 ) -> Float[Tensor, "images rows outputs"]:
     """Return ``x @ matrices + bias``, without a gradient of its own."""
-    if not _fits(x.shape[0] * x.shape[1], x, matrices):
+    inputs, outputs = matrices.shape[1:]
+    if not _fits(x.shape[0] * x.shape[1], inputs, outputs, x, matrices):
         matrices = matrices.expand(len(x), -1, -1)
         return torch.bmm(x, matrices) if bias is None else torch.baddbmm(bias, x, matrices)
-    inputs, outputs = matrices.shape[1:]
     out = torch.empty(*x.shape[:2], outputs)
     start = torch.zeros(outputs) if bias is None else bias.detach()
     blocks = -(-x.shape[1] // BLOCK)
@@ -83,28 +84,27 @@ def sum_of_products(
 ) -> Float[Tensor, "images outputs inputs"]:
     """Return ``x.mT @ y``, without a gradient of its own."""
     images, rows, outputs = x.shape
-    if max(outputs, y.shape[2]) > WIDEST or not _fits(images * rows, y, x):
+    inputs = y.shape[2]
+    if max(inputs, outputs) > WIDEST or not _fits(images * rows, inputs, outputs, x, y):
         return torch.bmm(x.mT, y)
     chunks = -(-rows // CHUNK)
-    sums = torch.empty(images, chunks, outputs, y.shape[2])
+    sums = torch.empty(images, chunks, outputs, inputs)
     arrays = x.detach().contiguous().numpy(), y.detach().contiguous().numpy(), sums.numpy()
-    for begin, registers, count in _column_blocks(y.shape[2]):
+    for begin, registers, count in _column_blocks(inputs):
         columns = begin, begin + count * registers * WIDTH
         run_ranges(_sum_products, images * chunks, _tuple(registers), columns, *arrays)
     return sums.squeeze(1) if chunks == 1 else sums.sum(dim=1)
 
 
-def _fits(rows: int, *factors: Tensor) -> bool:
-    """Return whether the loops are there and worth it, for factors with so many columns."""
-    first, second = (factor.shape[-1] for factor in factors)
-    inner = factors[1].shape[-2] if factors[1].dim() > 1 else 1
+def _fits(rows: int, inputs: int, outputs: int, *factors: Tensor) -> bool:
+    """Return whether the loops are there and worth it."""
     return (
         not LIBRARY_IS_FAST
         and uses_numba(*factors)
         and all(factor.dtype == torch.float32 for factor in factors)
-        and first % WIDTH == second % WIDTH == 0
-        and rows * first * max(second, inner) >= LEAST
-        and rows >= FEWEST * max(first, second)
+        and inputs % WIDTH == outputs % WIDTH == 0
+        and rows * inputs * outputs >= LEAST
+        and rows >= FEWEST * max(inputs, outputs)
     )
 
 
