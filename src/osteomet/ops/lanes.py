@@ -14,11 +14,29 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import torch
-
 from osteomet.ops.acceleration import NUMBA_ENABLED
 
-WIDTH = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8
+if NUMBA_ENABLED:
+    from llvmlite import binding, ir
+    from numba import types
+    from numba.core import cgutils
+    from numba.extending import intrinsic, models, register_model
+    from numba.np import arrayobj
+
+
+def _width() -> int:
+    """Ask the processor, and not torch, whose answer the environment changes.
+
+    Where kernels are kept, numba looks at the processor alone: one kept for registers of another
+    width would be taken for these.
+    """
+    try:
+        return 16 if binding.get_host_cpu_features().get("avx512f") else 8
+    except RuntimeError:  # a processor that LLVM tells nothing of
+        return 8
+
+
+WIDTH = _width() if NUMBA_ENABLED else 8
 """Numbers in a register."""
 
 Ends = tuple[tuple[int, ...], tuple[int, ...]]
@@ -33,12 +51,6 @@ Made = tuple[Any, Callable[..., Any]]
 """What numba asks of an intrinsic: its types, and what writes its instructions."""
 
 if NUMBA_ENABLED:
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic, models, register_model
-    from numba.np import arrayobj
-
     _REGISTER = ir.VectorType(ir.FloatType(), WIDTH)
     _FUSED = ("contract",)  # product and sum are rounded once, together
 

@@ -3,7 +3,8 @@
 A library's product is made for large square matrices. With some dozens of columns it attains two
 thirds to four fifths of its rate, a bias costs one more pass, and several images with a matrix each
 cost more. The loops here keep four rows by 24 columns in registers, and the matrix packed in the
-order in which they read it; on AVX2 they attain the rate that the library has where it is best.
+order in which they read it; on AVX2 one thread attains the rate that the library has where it is
+best, with rows from memory too.
 """
 
 from collections.abc import Callable
