@@ -9,11 +9,12 @@ and proposals count nothing. So the limit is rather too low than too high.
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from machine import Machine
+from step_parts import AVERAGE, POOLING, REGIONS, UPDATE, parts_of
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,8 +23,8 @@ from osteomet.models.layers import DepthwiseConv3d, PatchifyConv3d
 
 FLOAT = 4
 """Bytes."""
-OPTIMISER_PASSES = 13
-"""Reads and writes a parameter: 3 to clip its gradient, 7 of AdamW, 3 of the average."""
+UPDATE_PASSES, AVERAGE_PASSES = 10, 3
+"""Reads and writes a parameter: 3 to clip its gradient, 7 of AdamW; 3 of the average."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,13 @@ class Item:
         kind: of layer.
         operations: multiplications and additions.
         moved: bytes read and written.
+        part: of the network, as ``step_parts`` calls it.
     """
 
     kind: str
     operations: float
     moved: float
+    part: str = ""
 
 
 class StepCount:
@@ -51,13 +54,15 @@ class StepCount:
     @contextmanager
     def counting(self, model: nn.Module) -> Iterator[None]:
         """Count the step that is taken meanwhile."""
+        parts = {below: name for name, module in parts_of(model) for below in module.modules()}
         handles = [
-            module.register_forward_hook(partial(self._count, count))
+            module.register_forward_hook(partial(self._count, parts[module], count))
             for module in model.modules()
             if (count := _counter(module)) is not None
         ]
-        parameters = sum(p.numel() for p in model.parameters())
-        self.items.append(Item("optimiser", 0.0, OPTIMISER_PASSES * FLOAT * parameters))
+        parameters = FLOAT * sum(p.numel() for p in model.parameters())
+        for part, passes in (UPDATE, UPDATE_PASSES), (AVERAGE, AVERAGE_PASSES):
+            self.items.append(Item("optimiser", 0.0, passes * parameters, part))
         operators = _Operators()
         try:
             with operators:
@@ -69,12 +74,14 @@ class StepCount:
 
     def _count(
         self,
+        part: str,
         count: Callable[[Any, Tensor, Any], list[Item]],
         module: nn.Module,
         inputs: tuple[Tensor, ...],
         output: object,
     ) -> None:
-        self.items += count(module, inputs[0], output)
+        for item in count(module, inputs[0], output):
+            self.items.append(replace(item, part=item.part or part))
 
 
 class _Operators(TorchDispatchMode):
@@ -166,16 +173,16 @@ def _norm(_: nn.Module, x: Tensor, __: Tensor) -> list[Item]:
 
 
 def _pooling(_: nn.Module, pooled: Tensor, __: object) -> list[Item]:
-    return 2 * [Item("RoIAlign", 0.0, FLOAT * pooled.numel())]
+    return [Item("RoIAlign", 0.0, FLOAT * pooled.numel(), part) for part in (REGIONS, POOLING)]
 
 
-def limits_by_kind(
-    items: Sequence[Item], machine: Machine
+def limits(
+    items: Sequence[Item], machine: Machine, by: str
 ) -> dict[str, tuple[float, float, float]]:
-    """Return of each kind the Gflop, the MB and the limit in CPU ms, layer by layer."""
+    """Return by ``kind`` or ``part`` the Gflop, the MB and the limit in CPU ms, layer by layer."""
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])
     for item in items:
-        entry = sums[item.kind]
+        entry = sums[getattr(item, by)]
         entry[0] += item.operations / 1e9
         entry[1] += item.moved / 1e6
         entry[2] += machine.floor_ms(item.operations, item.moved)

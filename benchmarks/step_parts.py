@@ -12,6 +12,9 @@ from osteomet.models.mask_rcnn import MaskRCNN
 from osteomet.training.loop import Trainer
 
 BACKWARD = "backward"
+REGIONS, POOLING = "RoIs: sampling, RoIAlign, losses", "RoIAlign and below"
+"""Regions forward, and what the gradient passes between the heads and the neck."""
+UPDATE, AVERAGE = "clipping, AdamW", "average of weights"
 
 
 class PartClock:
@@ -32,14 +35,14 @@ class PartClock:
     def on(self, trainer: Trainer, model: MaskRCNN) -> Iterator[None]:
         """Time the steps that are taken meanwhile."""
         handles = []
-        for name, module in _parts(model):
+        for name, module in parts_of(model):
             handles.append(module.register_forward_pre_hook(self._entering(name)))
             handles.append(module.register_forward_hook(self._leaving(name)))
         timed: list[tuple[Any, str, str, str]] = [
-            (model.roi_heads, "losses", "RoIs: sampling, RoIAlign, losses", "forward"),
+            (model.roi_heads, "losses", REGIONS, "forward"),
             (trainer.fabric, "backward", "losses", BACKWARD),
-            (trainer, "_update", "clipping, AdamW", "forward"),
-            (trainer.learner.average, "update", "average of weights", "forward"),
+            (trainer, "_update", UPDATE, "forward"),
+            (trainer.learner.average, "update", AVERAGE, "forward"),
         ]
         for owner, method, name, direction in timed:
             setattr(owner, method, self._timed(getattr(owner, method), (name, direction)))
@@ -76,7 +79,7 @@ class PartClock:
     def _entering(self, name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             if name in ("box head", "mask head"):
-                self._follow(inputs[:1], "RoIAlign and below")
+                self._follow(inputs[:1], POOLING)
             self._enter((name, "forward"))
 
         return hook
@@ -107,8 +110,8 @@ class PartClock:
         return run
 
 
-def _parts(model: MaskRCNN) -> Iterator[tuple[str, nn.Module]]:
-    """Give the modules that are timed, and what each is called."""
+def parts_of(model: MaskRCNN) -> Iterator[tuple[str, nn.Module]]:
+    """Give the modules that are timed, inner ones last, and what each is called."""
     backbone = model.backbone
     yield "rest of the model", model
     for level, entry, stage in zip(backbone.levels, backbone.entries, backbone.stages, strict=True):

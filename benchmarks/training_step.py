@@ -22,14 +22,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from statistics import mean, median
 from typing import Any, cast
 
 import torch
 from machine import Machine, description, measure
-from step_limit import Item, StepCount, limits_by_kind
+from step_limit import Item, StepCount, limits
 from step_parts import BACKWARD, PartClock
 from torch import Tensor, nn
 
@@ -106,7 +106,7 @@ class Stepper:
             operators += counted.operators
         parameters = sum(p.numel() for p in self.model.parameters())
         return {
-            "items": [(item.kind, item.operations, item.moved) for item in items],
+            "items": [astuple(item) for item in items],
             "operators": operators / len(self.batches),
             "parameters": parameters,
         }
@@ -235,7 +235,7 @@ def section(name: str, options: argparse.Namespace, cohort: Path) -> list[str]:
         "",
         "### Where the time goes",
         "",
-        *by_part(parts, data_ms),
+        *by_part(parts, limits([Item(*item) for item in count["items"]], machine, "part"), data_ms),
         "",
         "### What a GPU could do: an estimate",
         "",
@@ -278,12 +278,12 @@ def speeds(
 
 
 def against_limit(
-    items: Sequence[tuple[str, float, float]], machine: Machine, step_ms: float
+    items: Sequence[tuple[str, float, float, str]], machine: Machine, step_ms: float
 ) -> list[str]:
     """Return the limit by kind of layer, and the share of it that the step attains."""
     lines = ["| layers, both directions | Gflop | MB | limit, CPU ms |", "| --- " * 4 + "|"]
     flop = size = limit = 0.0
-    by_kind = limits_by_kind([Item(*item) for item in items], machine)
+    by_kind = limits([Item(*item) for item in items], machine, "kind")
     for kind, (of_kind, bytes_of_kind, least) in by_kind.items():
         row = (of_kind / BATCHES, bytes_of_kind / BATCHES, least / BATCHES)
         flop, size, limit = flop + row[0], size + row[1], limit + row[2]
@@ -301,29 +301,34 @@ def against_limit(
     ]
 
 
-def by_part(parts: Sequence[tuple[str, str, float]], data_ms: float) -> list[str]:
+def by_part(
+    parts: Sequence[tuple[str, str, float]],
+    least: Mapping[str, tuple[float, float, float]],
+    data_ms: float,
+) -> list[str]:
     """Return the CPU time by part of the network and direction, the largest first."""
     table: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for part, direction, spent in parts:
         table[part][direction == BACKWARD] += spent
     total = sum(sum(both) for both in table.values())
-    lines = ["| part | forward, CPU ms | backward | share |", "| --- | --- | --- | --- |"]
+    lines = ["| part | forward, CPU ms | backward | share | limit |", "| --- " * 5 + "|"]
     for part, (forward, backward) in sorted(table.items(), key=lambda row: -sum(row[1])):
         share = 100 * (forward + backward) / total
-        lines.append(f"| {part} | {forward:.1f} | {backward:.1f} | {share:.1f} % |")
+        limit = least[part][2] / BATCHES if part in least else 0.0
+        lines.append(f"| {part} | {forward:.1f} | {backward:.1f} | {share:.1f} % | {limit:.1f} |")
     return [
         *lines,
         f"| beside it, in the loader's threads: data | {data_ms:.1f} | | "
-        f"{100 * data_ms / total:.1f} % |",
+        f"{100 * data_ms / total:.1f} % | |",
     ]
 
 
-def on_a_gpu(items: Sequence[tuple[str, float, float]], operators: float) -> list[str]:
+def on_a_gpu(items: Sequence[tuple[str, float, float, str]], operators: float) -> list[str]:
     """Return what published peaks would allow, in bf16 with float32 optimiser."""
     lines = ["| card | products | depthwise | bytes | limit, ms |", "| --- " * 5 + "|"]
     for card, (tensor, vector, bandwidth) in PUBLISHED.items():
         products = depthwise = moved = limit = 0.0
-        for kind, operations, size in items:
+        for kind, operations, size, _ in items:
             rate = vector if kind == "depthwise convolution" else tensor
             size_here = size if kind == "optimiser" else size / 2
             limit += max(operations / rate, size_here / bandwidth)

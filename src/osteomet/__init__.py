@@ -44,6 +44,7 @@ Read the files in the order of the data flow; each line is one step::
     ops/gelu.py                       GELU and its derivative
     ops/row_products.py               linear maps of each voxel's few channels
     ops/layer_norm.py                 LayerNorm of few channels
+    ops/anchor_claims.py              which anchors a lesion claims, in loops
     ops/binary_losses.py              cross-entropy and overlap of masks, in one pass
     ops/response_norm.py              GELU, GRN and the linear map behind, in few passes
     ops/space_to_depth.py             cubes of voxels into channels, and back

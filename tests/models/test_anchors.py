@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from osteomet.config import AnchorConfig
+from osteomet.config import AnchorConfig, Config
 from osteomet.models.anchors import AnchorGenerator, anchor_shapes
 
 
@@ -27,3 +27,17 @@ def test_literal_table() -> None:
 def test_uneven_levels_are_refused() -> None:
     with pytest.raises(ValueError, match="as many sizes"):
         AnchorConfig(sizes_mm=((4.0,), (8.0, 12.0)))
+
+
+def test_anchors_first_made_in_inference_can_be_trained_with() -> None:
+    generator = AnchorGenerator(Config().model.anchors, (2, 3, 4), 1.0)
+    maps = [(4, 4, 4), (2, 2, 2), (1, 1, 1)]
+    with torch.inference_mode():
+        first, _ = generator(maps, torch.device("cpu"))
+    anchors, _ = generator(maps, torch.device("cpu"))
+    assert torch.equal(anchors, first)
+    moved = torch.ones_like(anchors).requires_grad_()
+    (moved * anchors).sum().backward()
+    assert torch.equal(moved.grad, anchors)
+    other, _ = generator([(8, 8, 8), (4, 4, 4), (2, 2, 2)], torch.device("cpu"))
+    assert len(other) == 8 * len(anchors)

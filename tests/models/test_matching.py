@@ -1,5 +1,8 @@
+import pytest
 import torch
 
+from osteomet.config import Config
+from osteomet.models.anchors import AnchorGenerator
 from osteomet.models.matching import (
     IGNORED,
     NEGATIVE,
@@ -8,6 +11,9 @@ from osteomet.models.matching import (
     match_by_iou,
     sample,
 )
+from osteomet.ops import acceleration
+
+CONFIG = Config()
 
 
 def cubes(*rows: tuple[float, float]) -> torch.Tensor:
@@ -41,6 +47,30 @@ def test_atss_gives_a_small_lesion_a_positive_anchor() -> None:
     lesion = torch.tensor([[9.0, 9, 9, 13, 13, 13]])  # 4 voxels: no anchor reaches IoU 0.5
     matches = match_by_atss(anchors, torch.zeros(len(anchors), dtype=torch.long), lesion, 9)
     assert 1 <= (matches == 0).sum() <= 9
+
+
+@pytest.mark.skipif(not acceleration.NUMBA_ENABLED, reason="numba is not installed or off")
+@pytest.mark.parametrize("whole", [True, False])
+def test_loops_claim_the_anchors_that_torch_claims(
+    whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(int(whole))
+    anchors, levels = AnchorGenerator(CONFIG.model.anchors, (2, 3, 4), 1.0)(
+        [(16,) * 3, (8,) * 3, (4,) * 3], torch.device("cpu")
+    )
+    found = 0
+    for count in (1, 2, 3, 6) * 4:
+        low = 50 * torch.rand(count, 3, generator=generator)
+        high = low + 2 + 20 * torch.rand(count, 3, generator=generator)
+        lesions = torch.cat([low, high], dim=1)
+        if whole:  # centres between cells: many anchors are as near as each other
+            lesions = (lesions / 4).round() * 4 + torch.tensor([0.0, 0, 0, 4, 4, 4])
+        by_loops = match_by_atss(anchors, levels, lesions, 18, 0.5)
+        with monkeypatch.context() as context:
+            context.setattr(acceleration, "NUMBA_ENABLED", False)
+            assert torch.equal(by_loops, match_by_atss(anchors, levels, lesions, 18, 0.5))
+        found += int((by_loops >= 0).sum())
+    assert found > 40
 
 
 def test_an_anchor_claimed_twice_goes_to_the_larger_overlap() -> None:

@@ -15,6 +15,7 @@ from osteomet.ops.lanes import (
     add_correlated,
     load,
     store,
+    transpose_square,
     zeros,
 )
 
@@ -82,3 +83,19 @@ def test_products_of_voxels_and_taps(ends: Ends) -> None:
     four = grad[BEGINS : BEGINS + 4]
     expected = [(four * around[tap : tap + 4]).sum(axis=0) for tap in range(3)]
     np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+@compile_kernel
+def turn(source: np.ndarray, out: np.ndarray, stride: int, leap: int) -> None:
+    transpose_square(source, 3, stride, out, 5, leap)
+
+
+def test_a_square_is_turned_where_it_lies() -> None:
+    stride, leap = WIDTH + 2, WIDTH + 4
+    source, out = drawn(stride * WIDTH + 3), np.zeros(leap * WIDTH + 5, np.float32)
+    turn(source, out, stride, leap)
+    rows = source[3:].reshape(WIDTH, stride)[:, :WIDTH]
+    columns = out[5:].reshape(WIDTH, leap)
+    assert (columns[:, :WIDTH] == rows.T).all()
+    assert not columns[:, WIDTH:].any()
+    assert not out[:5].any()

@@ -6,6 +6,8 @@ from torch.nn import functional as F
 
 from osteomet.ops.masks import crop_instances, paste_mask
 
+pytestmark = pytest.mark.usefixtures("path")
+
 
 def ball_map(size: int = 24, radius: float = 7.0) -> torch.Tensor:
     axis = torch.arange(size) + 0.5 - size / 2
@@ -69,7 +71,6 @@ def test_no_box_no_mask_and_boxes_beyond_the_map() -> None:
     assert (crops[2] == 1).all()  # a box of no size, inside the ball
 
 
-@pytest.mark.usefixtures("path")
 def test_paste_equals_grid_sample_inside_and_is_zero_outside() -> None:
     crop = torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(0))
     box = torch.tensor([2.3, 1.0, 4.7, 12.9, 15.0, 11.2])
@@ -103,7 +104,6 @@ def test_paste_onto_a_finer_grid_keeps_the_volume() -> None:
     assert pasted.sum().item() / 8 == pytest.approx((ball_map() == 5).sum().item(), rel=0.03)
 
 
-@pytest.mark.usefixtures("path")
 def test_paste_of_no_points_and_into_no_box() -> None:
     crop, none = torch.ones(4, 4, 4), torch.zeros(0)
     assert paste_mask(crop, torch.tensor([0.0, 0, 0, 4, 4, 4]), none, centers(3), none).shape == (

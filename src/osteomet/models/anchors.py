@@ -6,6 +6,9 @@ from torch import Tensor
 
 from osteomet.config import AnchorConfig
 
+Maps = tuple[tuple[tuple[int, int, int], ...], torch.device]
+"""Cells of each level, and where."""
+
 
 def anchor_shapes(sizes_mm: tuple[float, ...], ratios: tuple[float, ...]) -> Float[Tensor, "a 3"]:
     """Return ``(dz, dy, dx)`` in mm of each anchor of a cell, sizes slowest.
@@ -33,6 +36,8 @@ class AnchorGenerator:
         self.shapes_vox = [
             anchor_shapes(sizes, config.ratios) / spacing_mm for sizes in config.sizes_mm
         ]
+        self._made: dict[Maps, tuple[Tensor, Tensor]] = {}
+        """The anchors made last, and for which maps: sizes change seldom."""
 
     def __call__(
         self, maps: list[tuple[int, int, int]], device: torch.device
@@ -47,6 +52,17 @@ class AnchorGenerator:
             Boxes ordered by level, then z, y, x, then anchor of the cell; they may reach
             beyond the image. The level's index runs from 0.
         """
+        key = tuple(maps), device
+        made = self._made.get(key)
+        if made is None:
+            with torch.inference_mode(False):  # or no later step of training could use them
+                made = self._make(maps, device)
+            self._made = {key: made}  # replaced, not changed: threads share the model
+        return made
+
+    def _make(
+        self, maps: list[tuple[int, int, int]], device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         boxes, index = [], []
         for number, (cells, stride, shapes) in enumerate(
             zip(maps, self.strides, self.shapes_vox, strict=True)

@@ -7,9 +7,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from osteomet.ops.acceleration import uses_numba
+from osteomet.ops.anchor_claims import claim_anchors
 from osteomet.ops.boxes import box_centers, box_iou, box_volume
 
 NEGATIVE, IGNORED = -1, -2
+TINY_IOU = 1e-6
+"""Below it boxes do not overlap."""
 
 Matches = Int[Tensor, " n"]
 """For each box the index of its lesion, NEGATIVE or IGNORED."""
@@ -64,14 +68,24 @@ def match_by_atss(
     """
     if len(gt_boxes) == 0 or len(anchors) == 0:
         return anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.long)
+    if uses_numba(anchors, gt_boxes):
+        iou = box_iou(gt_boxes, anchors)
+        claimed = claim_anchors(anchors, levels, gt_boxes, iou, candidates_per_level)
+        best_iou, best = iou.max(dim=1)
+        near = (iou >= ignored_share * best_iou.clamp(min=TINY_IOU)[:, None]).any(dim=0)
+        matches = torch.where(near & (claimed == NEGATIVE), IGNORED, claimed)
+        matches[best[best_iou > 0]] = torch.nonzero(best_iou > 0).squeeze(1)
+        return matches
     iou = box_iou(anchors, gt_boxes)
     centers = box_centers(anchors)
-    distance = torch.cdist(centers, box_centers(gt_boxes))
+    # Squared, summed in this order, and sorted stably: of anchors as near the first is taken
+    # everywhere.
+    dz, dy, dx = (centers[:, None] - box_centers(gt_boxes)).unbind(dim=-1)
+    distance = dz * dz + dy * dy + dx * dx
     candidates = []
     for level in levels.unique():
         members = torch.nonzero(levels == level).squeeze(1)
-        count = min(candidates_per_level, len(members))
-        nearest = distance[members].topk(count, dim=0, largest=False).indices
+        nearest = distance[members].argsort(dim=0, stable=True)[:candidates_per_level]
         candidates.append(members[nearest])
     chosen = torch.cat(candidates)  # (k, g) anchor of each candidate
     candidate_iou = iou.gather(0, chosen)
@@ -82,7 +96,7 @@ def match_by_atss(
     claims = iou.new_full(iou.shape, -1.0)
     claims.scatter_(0, chosen, torch.where(positive, candidate_iou, -1.0))
     claimed, lesion = claims.max(dim=1)
-    near = (iou >= ignored_share * iou.amax(dim=0).clamp(min=1e-6)).any(dim=1)
+    near = (iou >= ignored_share * iou.amax(dim=0).clamp(min=TINY_IOU)).any(dim=1)
     rest = torch.where(near, IGNORED, torch.full_like(lesion, NEGATIVE))
     matches = torch.where(claimed >= 0, lesion, rest)
     _force_best(matches, iou)

@@ -4,6 +4,8 @@ Source: Ren et al., "Faster R-CNN", arXiv:1506.01497; the paper's Sec. 2.3. A sm
 slides over each level and gives, for every anchor, an objectness and six box offsets.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -73,32 +75,38 @@ class RegionProposalNetwork(nn.Module):
         if targets is not None:
             losses = self._losses(anchors, levels, objectness, deltas, targets)
         with torch.no_grad():
-            proposals = [
-                self._propose(anchors, levels, objectness[i], deltas[i], image_shape)
-                for i in range(len(objectness))
-            ]
+            counts = [self.anchors.per_cell * math.prod(shape) for shape in shapes]
+            proposals = self._propose(anchors, levels, counts, objectness, deltas, image_shape)
         return proposals, losses
 
     def _propose(
         self,
         anchors: Float[Tensor, "n 6"],
         levels: Int[Tensor, " n"],
-        objectness: Float[Tensor, " n"],
-        deltas: Float[Tensor, "n 6"],
+        counts: list[int],
+        objectness: Float[Tensor, "b n"],
+        deltas: Float[Tensor, "b n 6"],
         image_shape: tuple[int, int, int],
-    ) -> Proposals:
-        best = []
-        for number in range(len(self.anchors.strides)):
-            of_level = torch.nonzero(levels == number).squeeze(1)
-            count = min(self.config.pre_nms_per_level, len(of_level))
-            best.append(of_level[objectness[of_level].topk(count).indices])
-        kept = torch.cat(best)
-        boxes = clip_boxes(decode_boxes(deltas[kept], anchors[kept]), image_shape)
+    ) -> list[Proposals]:
+        """Choose the proposals of all images at once; ``counts`` are the anchors of each level."""
+        best, start = [], 0
+        for count in counts:
+            here = objectness[:, start : start + count]
+            best.append(here.topk(min(self.config.pre_nms_per_level, count)).indices + start)
+            start += count
+        kept = torch.cat(best, dim=1)
+        rows = torch.arange(len(kept), device=kept.device)[:, None]
+        image, anchor = rows.expand_as(kept).flatten(), kept.flatten()
+        boxes = clip_boxes(decode_boxes(deltas[image, anchor], anchors[anchor]), image_shape)
+        scores = objectness[image, anchor]
         large = ((boxes[:, 3:] - boxes[:, :3]) >= self.min_size_vox).all(dim=1)
-        boxes, kept = boxes[large], kept[large]
-        count = self.config.proposals_train if self.training else self.config.proposals_test
-        keep = batched_nms(boxes, objectness[kept], levels[kept], self.config.nms_iou)[:count]
-        return Proposals(boxes[keep], objectness[kept][keep])
+        boxes, scores, image, anchor = boxes[large], scores[large], image[large], anchor[large]
+        groups = image * len(counts) + levels[anchor]
+        keep = batched_nms(boxes, scores, groups, self.config.nms_iou)
+        boxes, scores, image = boxes[keep], scores[keep], image[keep]
+        most = self.config.proposals_train if self.training else self.config.proposals_test
+        chosen = [torch.nonzero(image == i).squeeze(1)[:most] for i in range(len(objectness))]
+        return [Proposals(boxes[mine], scores[mine]) for mine in chosen]
 
     def _losses(
         self,

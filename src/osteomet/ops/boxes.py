@@ -208,13 +208,16 @@ def _fill_iou(
 ) -> None:
     """Compare some boxes with all others, of which each coordinate is an array."""
     zero = np.float32(0)
+    low_z, low_y, low_x = columns[0], columns[1], columns[2]
+    high_z, high_y, high_x = columns[3], columns[4], columns[5]
     for i in range(first, last):
         z1, y1, x1 = rows[i, 0], rows[i, 1], rows[i, 2]
         z2, y2, x2 = rows[i, 3], rows[i, 4], rows[i, 5]
         volume = max(z2 - z1, zero) * max(y2 - y1, zero) * max(x2 - x1, zero)
-        for j in range(len(volumes)):
-            dz = max(min(z2, columns[3, j]) - max(z1, columns[0, j]), zero)
-            dy = max(min(y2, columns[4, j]) - max(y1, columns[1, j]), zero)
-            dx = max(min(x2, columns[5, j]) - max(x1, columns[2, j]), zero)
+        out = iou[i]
+        for j in range(len(out)):
+            dz = max(min(z2, high_z[j]) - max(z1, low_z[j]), zero)
+            dy = max(min(y2, high_y[j]) - max(y1, low_y[j]), zero)
+            dx = max(min(x2, high_x[j]) - max(x1, low_x[j]), zero)
             overlap = dz * dy * dx
-            iou[i, j] = overlap / max(volume + volumes[j] - overlap, tiny)
+            out[j] = overlap / max(volume + volumes[j] - overlap, tiny)

@@ -155,6 +155,40 @@ def total(_: Any, lanes: Any) -> Made:
 
 
 @_intrinsic
+def transpose_square(
+    _: Any, source: Any, at: Any, stride: Any, out: Any, to: Any, leap: Any
+) -> Made:
+    """Turn a square of as many rows and columns as a register has numbers.
+
+    Args:
+        source: the rows.
+        at: where in ``source`` the first begins.
+        stride: from one to the next.
+        out: takes the columns.
+        to: where in ``out`` the first goes.
+        leap: from one to the next.
+    """
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        rows = []
+        for i in range(WIDTH):
+            place = builder.add(given[1], builder.mul(given[2], ir.IntType(64)(i)))
+            rows.append(_Memory(context, builder, signature.args[0], given[0], place).load(0))
+        half = 1
+        while half < WIDTH:  # exchange halves of ever larger blocks, across the diagonal
+            for i in range(WIDTH):
+                if not i & half:
+                    rows[i], rows[i + half] = _exchange(builder, rows[i], rows[i + half], half)
+            half *= 2
+        for i, row in enumerate(rows):
+            place = builder.add(given[4], builder.mul(given[5], ir.IntType(64)(i)))
+            _Memory(context, builder, signature.args[3], given[3], place).store(0, row)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, out, types.intp, types.intp), make
+
+
+@_intrinsic
 def add_convolved(
     _: Any, sums: Any, row: Any, at: Any, taps: Any, tap: Any, along: Any, ends: Any
 ) -> Made:
@@ -225,6 +259,17 @@ class _Memory:
     def _pointer(self, register: int) -> Any:
         place = self._builder.gep(self.start, [ir.IntType(64)(register * WIDTH)])
         return self._builder.bitcast(place, _REGISTER.as_pointer())
+
+
+def _exchange(builder: Any, upper: Any, lower: Any, half: int) -> tuple[Any, Any]:
+    """Exchange the right halves of the upper row's blocks with the left ones of the lower's."""
+    lanes = ir.VectorType(ir.IntType(32), WIDTH)
+    first = [i if not i & half else i - half + WIDTH for i in range(WIDTH)]
+    second = [i + half if not i & half else i + WIDTH for i in range(WIDTH)]
+    return (
+        builder.shuffle_vector(upper, lower, ir.Constant(lanes, first)),
+        builder.shuffle_vector(upper, lower, ir.Constant(lanes, second)),
+    )
 
 
 def _register_by_register(operation: str, lanes: Any, other: Any) -> Made:

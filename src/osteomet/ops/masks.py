@@ -2,9 +2,11 @@
 
 A crop of ``m`` cells an axis spans its box: cell ``i`` covers
 ``low + [i, i + 1) * size / m``. Sampling an axis-aligned grid is separable, so both ways are
-three small matrix products instead of a lookup for every voxel. On a CPU pasting mixes planes, then
-rows, then cells in loops, which computes the same without the products with zero.
+three small matrix products instead of a lookup for every voxel. On a CPU loops mix planes, rows and
+cells in turn, which computes the same without the products with zero.
 """
+
+import math
 
 import numpy as np
 import torch
@@ -39,6 +41,10 @@ def crop_instances(
         over enough points that a cell larger than a voxel holds the fraction of it inside.
     """
     crops = boxes.new_zeros((len(boxes), *(output_size,) * 3), dtype=torch.float32)
+    if uses_numba(instances, boxes):
+        ids, corners = instance_ids.long().numpy(), boxes.detach().double().numpy()
+        _crop_all(instances.contiguous().numpy(), ids, corners, crops.numpy())
+        return crops
     for crop, instance_id, box in zip(crops, instance_ids.tolist(), boxes.tolist(), strict=True):
         if instance_id == 0:
             continue
@@ -120,6 +126,78 @@ def _hat(index: Tensor, length: int) -> Tensor:
     """Return ``(points, length)``: the share of each whole position in linear interpolation."""
     whole = torch.arange(length, device=index.device, dtype=index.dtype)
     return (1 - (index[:, None] - whole).abs()).clamp(min=0)
+
+
+@compile_kernel
+def _crop_all(instances: np.ndarray, ids: np.ndarray, boxes: np.ndarray, crops: np.ndarray) -> None:
+    """Fill the crop of each box, ``(n, m, m, m)``: average rows, then planes, then cells."""
+    cells = crops.shape[1]
+    for i in range(len(ids)):
+        if ids[i] == 0:
+            continue
+        z_first, z_weights = _weigh_voxels(boxes[i, 0], boxes[i, 3], instances.shape[0], cells)
+        y_first, y_weights = _weigh_voxels(boxes[i, 1], boxes[i, 4], instances.shape[1], cells)
+        x_first, x_weights = _weigh_voxels(boxes[i, 2], boxes[i, 5], instances.shape[2], cells)
+        x_stop = x_first[cells - 1] + x_weights.shape[1]
+        inside, row = np.empty(x_stop, np.float32), np.empty(cells, np.float32)
+        plane = np.empty((cells, cells), np.float32)
+        for z in range(z_first[0], z_first[cells - 1] + z_weights.shape[1]):
+            plane[:] = 0
+            for y in range(y_first[0], y_first[cells - 1] + y_weights.shape[1]):
+                line, found = instances[z, y], 0
+                for x in range(x_first[0], x_stop):
+                    is_here = line[x] == ids[i]
+                    inside[x] = is_here
+                    found += is_here
+                if found == 0:
+                    continue
+                for k in range(cells):
+                    share, begin = np.float32(0), x_first[k]
+                    for t in range(x_weights.shape[1]):
+                        share += x_weights[k, t] * inside[begin + t]
+                    row[k] = share
+                _spread(row, y, y_first, y_weights, plane)
+            _spread(plane.reshape(-1), z, z_first, z_weights, crops[i].reshape(cells, -1))
+
+
+@compile_kernel
+def _spread(
+    values: np.ndarray, voxel: int, first: np.ndarray, weights: np.ndarray, sums: np.ndarray
+) -> None:
+    """Add ``values``, of one voxel of an axis, to each cell that touches it."""
+    for k in range(len(first)):
+        tap = voxel - first[k]
+        if 0 <= tap < weights.shape[1] and weights[k, tap] > 0:
+            weight, total = weights[k, tap], sums[k]
+            for i in range(len(values)):
+                total[i] += weight * values[i]
+
+
+@compile_kernel
+def _weigh_voxels(
+    low: float, high: float, length: int, cells: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return of each cell of an axis the first voxel that it touches, and the voxels' weights.
+
+    As ``_cell_averages``; all cells have as many weights.
+    """
+    samples = max(1, math.ceil((high - low) / cells))
+    taps = min(length, samples + 2)
+    first, weights = np.zeros(cells, np.int64), np.zeros((cells, taps), np.float32)
+    for cell in range(cells):
+        for sample in range(samples):
+            step = (cell * samples + sample + 0.5) / (cells * samples)
+            place = low + (high - low) * step - 0.5
+            if not place > 0:  # NaN too, which must not become an address
+                place = 0.0
+            place = min(place, length - 1.0)
+            voxel = min(int(place), max(length - 2, 0))
+            if sample == 0:
+                first[cell] = min(voxel, length - taps)
+            weights[cell, voxel - first[cell]] += (1 - (place - voxel)) / samples
+            if voxel + 1 < length:
+                weights[cell, voxel + 1 - first[cell]] += (place - voxel) / samples
+    return first, weights
 
 
 def _paste_by_loops(crop: Tensor, box: Tensor, centers: tuple[Tensor, Tensor, Tensor]) -> Tensor:

@@ -144,12 +144,16 @@ def _assign_to_heads(
 
 
 def _assign_with_numba(boxes: Tensor, groups: Tensor, iou_threshold: float) -> Tensor:
-    volumes = (boxes[:, 3:] - boxes[:, :3]).clamp(min=0)
-    volumes = volumes[:, 0] * volumes[:, 1] * volumes[:, 2]
-    heads = torch.full((len(boxes),), -1, dtype=torch.int64)
-    columns = boxes.T.contiguous().numpy()
+    by_group = groups.argsort(stable=True)  # only boxes of one group are compared
+    columns = boxes[by_group].T.contiguous()
+    volumes = (columns[3:] - columns[:3]).clamp(min=0)
+    volumes = volumes[0] * volumes[1] * volumes[2]
     threshold: Any = np.float32(iou_threshold)
-    _take_greedily(columns, volumes.numpy(), groups.long().numpy(), threshold, heads.numpy())
+    taken = torch.full((len(boxes),), -1, dtype=torch.int64)
+    arrays = columns.numpy(), volumes.numpy(), groups[by_group].long().numpy()
+    _take_greedily(*arrays, threshold, taken.numpy())
+    heads = torch.empty_like(taken)
+    heads[by_group] = by_group[taken]
     return heads
 
 
@@ -161,17 +165,23 @@ def _take_greedily(
     threshold: float,
     heads: np.ndarray,
 ) -> None:
-    """Let each box that is left, best first, take what it overlaps; one coordinate a row."""
-    excess = np.empty(len(heads), np.float32)
+    """Let each box that is left, best first, take what it overlaps; one coordinate a row.
+
+    Boxes of a group follow one another.
+    """
+    excess, stop = np.empty(len(heads), np.float32), 0
     for i in range(len(heads)):
+        if i == stop:
+            while stop < len(heads) and groups[stop] == groups[i]:
+                stop += 1
         if heads[i] >= 0:
             continue
         heads[i] = i
-        low = columns[0, i:], columns[1, i:], columns[2, i:]
-        high = columns[3, i:], columns[4, i:], columns[5, i:]
-        if _compare(low, high, volumes[i:], threshold, excess[i:]) > 0:
-            for j in range(i + 1, len(heads)):
-                if excess[j] > 0 and heads[j] < 0 and groups[j] == groups[i]:
+        low = columns[0, i:stop], columns[1, i:stop], columns[2, i:stop]
+        high = columns[3, i:stop], columns[4, i:stop], columns[5, i:stop]
+        if _compare(low, high, volumes[i:stop], threshold, excess[i:stop]) > 0:
+            for j in range(i + 1, stop):
+                if excess[j] > 0 and heads[j] < 0:
                     heads[j] = i
 
 

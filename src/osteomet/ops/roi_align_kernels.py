@@ -17,6 +17,9 @@ ONE, HALF = np.float32(1), np.float32(0.5)
 PAIR = 2
 """Channels of the crops that the heads read: image and dense segmentation."""
 
+LANE = (0,)
+"""One register."""
+
 Sampling = tuple[int, tuple[int, ...]]
 """Samples along an axis of a bin, and one item for each register that the channels fill."""
 Lines = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -70,26 +73,36 @@ def gather_few(
     sampling: Sampling,
     pooled: np.ndarray,
 ) -> None:
-    """Do the same for few channels, where a row of each would cost more than its numbers."""
+    """Do the same for few channels: a row is mixed at once, from its first to its last voxel.
+
+    Places are counted in numbers: to take an array of a row would cost as much as the row.
+    """
     roi = rois[block]
-    image, out = features[batch_index[roi]], pooled[roi]
-    channels, ratio = out.shape[3], sampling[0]
-    samples = len(out) * ratio
-    index, share, step = _find_samples(boxes[roi], image.shape, samples)
+    shape, bins, channels, ratio = features.shape, pooled.shape[1], pooled.shape[4], sampling[0]
+    samples = bins * ratio
+    index, share, step = _find_samples(boxes[roi], shape[1:], samples)
+    numbers, out = features.reshape(-1), pooled[roi].reshape(-1)
     out[:] = 0
+    begin, line, leap = index[2, 0] * channels, shape[3] * channels, step[2] * channels
+    x_first, x_share = index[2] * channels - begin, share[2]
+    row = np.empty((index[2, samples - 1] + step[2] + 1) * channels - begin, np.float32)
     for k in range(samples):
-        near, far, z = image[index[0, k]], image[index[0, k] + step[0]], share[0, k]
+        plane = batch_index[roi] * shape[1] + index[0, k]
+        near, far = plane * shape[2] * line + begin, (plane + step[0]) * shape[2] * line + begin
         for j in range(samples):
-            y0, y1, y = index[1, j], index[1, j] + step[1], share[1, j]
-            lines = near[y0], near[y1], far[y0], far[y1]
-            shares = (ONE - z) * (ONE - y), (ONE - z) * y, z * (ONE - y), z * y
-            row = out[k // ratio, j // ratio]
-            for i in range(samples):
-                x0, x1, x = index[2, i], index[2, i] + step[2], share[2, i]
-                if channels == PAIR:  # a count known when compiling needs no loop
-                    _sample(row[i // ratio], lines, shares, x0, x1, x, PAIR)
-                else:
-                    _sample(row[i // ratio], lines, shares, x0, x1, x, channels)
+            y0, y1, y = index[1, j] * line, (index[1, j] + step[1]) * line, share[1, j]
+            _mix_row(row, numbers, (near + y0, near + y1, far + y0, far + y1), share[0, k], y)
+            to = (k // ratio * bins + j // ratio) * bins * channels
+            for cell in range(bins):
+                for i in range(cell * ratio, (cell + 1) * ratio):
+                    x0, x1, x = x_first[i], x_first[i] + leap, x_share[i]
+                    if channels == PAIR:  # a count known when compiling needs no loop
+                        for c in range(PAIR):
+                            out[to + c] += row[x0 + c] + x * (row[x1 + c] - row[x0 + c])
+                    else:
+                        for c in range(channels):
+                            out[to + c] += row[x0 + c] + x * (row[x1 + c] - row[x0 + c])
+                to += channels
     if ratio > 1:
         out /= np.float32(ratio**3)
 
@@ -199,7 +212,7 @@ def _scatter_plane(
 
 @compile_kernel
 def _find_samples(
-    box: np.ndarray, shape: tuple[int, int, int, int], samples: int
+    box: np.ndarray, shape: tuple[int, ...], samples: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int]]:
     """Return of each sample of each axis the lower voxel and the upper voxel's share of it.
 
@@ -232,26 +245,24 @@ def _mix(registers: tuple[int, ...], out: np.ndarray, lines: Lines, shares: Shar
 
 
 @partial(compile_kernel, inline=True)
+def _mix_row(
+    row: np.ndarray, numbers: np.ndarray, places: tuple[int, int, int, int], z: float, y: float
+) -> None:
+    """Interpolate a row from four others, which begin at the places given."""
+    p, q, r, s = places
+    a, b, c, d = (ONE - z) * (ONE - y), (ONE - z) * y, z * (ONE - y), z * y
+    whole = len(row) - len(row) % WIDTH
+    for i in range(0, whole, WIDTH):
+        near = add(multiply(load(numbers, p + i, LANE), a), multiply(load(numbers, q + i, LANE), b))
+        far = add(multiply(load(numbers, r + i, LANE), c), multiply(load(numbers, s + i, LANE), d))
+        store(row, i, add(near, far))
+    for i in range(whole, len(row)):
+        near = a * numbers[p + i] + b * numbers[q + i]
+        row[i] = near + (c * numbers[r + i] + d * numbers[s + i])
+
+
+@partial(compile_kernel, inline=True)
 def _add(registers: tuple[int, ...], out: np.ndarray, weight: float, values: np.ndarray) -> None:
     store(out, 0, add(multiply(load(values, 0, registers), weight), load(out, 0, registers)))
     for i in range(len(registers) * WIDTH, len(out)):
         out[i] += weight * values[i]
-
-
-@partial(compile_kernel, inline=True)
-def _sample(
-    cell: np.ndarray,
-    lines: Lines,
-    shares: Shares,
-    x0: int,
-    x1: int,
-    x: float,
-    channels: int,
-) -> None:
-    """Add the mixture of 8 voxels to a cell: of 4 lines at two places."""
-    a, b, c, d = shares
-    p, q, r, s = lines
-    for i in range(channels):
-        low = (a * p[x0, i] + b * q[x0, i]) + (c * r[x0, i] + d * s[x0, i])
-        high = (a * p[x1, i] + b * q[x1, i]) + (c * r[x1, i] + d * s[x1, i])
-        cell[i] += low + x * (high - low)

@@ -21,6 +21,7 @@ from osteomet.ops.acceleration import (
     run_ranges,
     uses_numba,
 )
+from osteomet.ops.lanes import WIDTH, transpose_square
 
 Features = Float[Tensor, "batch channels z y x"]
 
@@ -28,10 +29,8 @@ LARGEST = 4
 """Side of a cube above which torch gathers as fast: its numbers lie too far apart for either."""
 MOST = 16
 """Channels from which torch spreads runs of them best; fewer it spreads one channel at a time."""
-BAND = 8
-"""Rows of a whole image that are turned at once."""
-LINE = 4
-"""Voxels of one channel that are copied at once: the stride of stem and segmentation."""
+LINES = (2, 4)
+"""Voxels of one channel that are copied at once: the strides of stem, segmentation and masks."""
 PAIR = 2
 """Channels, and voxels a side, of the crops that the heads read."""
 SMALL = 200_000
@@ -118,8 +117,8 @@ def _gather(x: Tensor, factor: int) -> Tensor:
         return _gather_by_torch(x, factor)
     cubes = torch.empty(b, z // factor, y // factor, w // factor, c * factor**3)
     array = channels_last_array(x)
-    if c == 1 and factor == LINE:
-        _run(_copy_lines_in, array[..., 0], cubes.numpy(), factor)
+    if c == 1 and factor in LINES:
+        _run(_copy_lines_in, array[..., 0], cubes.numpy(), tuple(range(factor)))
     else:
         copy = _copy_pairs_in if c == factor == PAIR else _copy_in
         _run(copy, array, cubes.numpy(), factor)
@@ -131,10 +130,11 @@ def _scatter(x: Tensor, factor: int) -> Tensor:
     if z == y == w == 1:
         cubes = x.detach().reshape(b, c // factor**3, factor**3)
         return _turn(cubes.numpy()).view(b, factor, factor, factor, -1).movedim(-1, 1)
-    if c > factor**3 or factor != LINE:
+    if c > factor**3 or factor not in LINES:
         return _scatter_by_torch(x, factor)
     spread = torch.empty(b, z * factor, y * factor, w * factor, 1)
-    _run(_copy_lines_out, spread.numpy()[..., 0], channels_last_array(x), factor)
+    spread_lines = spread.numpy()[..., 0]
+    _run(_copy_lines_out, spread_lines, channels_last_array(x), tuple(range(factor)))
     return spread.movedim(-1, 1)
 
 
@@ -147,7 +147,12 @@ def _turn(images: np.ndarray) -> Tensor:
     return turned
 
 
-def _run(copy: Callable[..., None], voxels: np.ndarray, cubes: np.ndarray, factor: int) -> None:
+def _run(
+    copy: Callable[..., None],
+    voxels: np.ndarray,
+    cubes: np.ndarray,
+    factor: int | tuple[int, ...],
+) -> None:
     threads = 1 if cubes.size < SMALL else None
     run_ranges(copy, math.prod(cubes.shape[:3]), voxels, cubes, factor, max_threads=threads)
 
@@ -210,36 +215,38 @@ def _copy_pairs_in(first: int, last: int, voxels: np.ndarray, cubes: np.ndarray,
 
 @compile_kernel
 def _copy_lines_in(
-    first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int
+    first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, line: tuple[int, ...]
 ) -> None:
-    """Fill some rows of cubes of ``LINE`` a side from ``(b, z, y, x)``."""
+    """Fill some rows of cubes from ``(b, z, y, x)``; ``line`` has an item a voxel of a side."""
+    factor = len(line)  # known when compiling
     for row in range(first, last):
         b, z, y = _place(row, cubes)
         cells = cubes[b, z, y]
         for dz in range(factor):
             for dy in range(factor):
-                line = voxels[b, z * factor + dz, y * factor + dy]
-                place = (dz * factor + dy) * LINE
+                row_of_voxels = voxels[b, z * factor + dz, y * factor + dy]
+                place = (dz * factor + dy) * factor
                 for x in range(len(cells)):
-                    for dx in range(LINE):
-                        cells[x, place + dx] = line[x * LINE + dx]
+                    for dx in range(factor):
+                        cells[x, place + dx] = row_of_voxels[x * factor + dx]
 
 
 @compile_kernel
 def _copy_lines_out(
-    first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, factor: int
+    first: int, last: int, voxels: np.ndarray, cubes: np.ndarray, line: tuple[int, ...]
 ) -> None:
     """Do the reverse."""
+    factor = len(line)  # known when compiling
     for row in range(first, last):
         b, z, y = _place(row, cubes)
         cells = cubes[b, z, y]
         for dz in range(factor):
             for dy in range(factor):
-                line = voxels[b, z * factor + dz, y * factor + dy]
-                place = (dz * factor + dy) * LINE
+                row_of_voxels = voxels[b, z * factor + dz, y * factor + dy]
+                place = (dz * factor + dy) * factor
                 for x in range(len(cells)):
-                    for dx in range(LINE):
-                        line[x * LINE + dx] = cells[x, place + dx]
+                    for dx in range(factor):
+                        row_of_voxels[x * factor + dx] = cells[x, place + dx]
 
 
 @compile_kernel
@@ -253,16 +260,19 @@ def _interleave(
 
 @compile_kernel
 def _transpose(first: int, last: int, images: np.ndarray, turned: np.ndarray) -> None:
-    """Turn rows of an image into columns, a band of them at a time."""
+    """Turn rows of an image into columns, square by square; the last ones overlap."""
     rows, columns = images.shape[1:]
-    whole = rows - rows % BAND
     for i in range(first, last):
         image, out = images[i], turned[i]
-        for start in range(0, whole, BAND):
-            for column in range(columns):
-                place = out[column, start : start + BAND]
-                for row in range(BAND):
-                    place[row] = image[start + row, column]
-        for row in range(whole, rows):
-            for column in range(columns):
-                out[column, row] = image[row, column]
+        if min(rows, columns) < WIDTH:
+            for row in range(rows):
+                for column in range(columns):
+                    out[column, row] = image[row, column]
+            continue
+        source, target = image.reshape(-1), out.reshape(-1)
+        for start in range(0, rows, WIDTH):
+            row = min(start, rows - WIDTH)
+            for begin in range(0, columns, WIDTH):
+                column = min(begin, columns - WIDTH)
+                at, to = row * columns + column, column * rows + row
+                transpose_square(source, at, columns, target, to, rows)
