@@ -13,6 +13,7 @@ from osteomet.config import (
     NeckConfig,
 )
 from osteomet.models.mask_rcnn import MaskRCNN
+from osteomet.models.processes import PartialLoss, losses_over_processes
 from osteomet.models.roi_heads import assign_levels, attribute_loss, class_loss, mask_losses
 from osteomet.models.segmentation import SegmentationBranch, segmentation_loss
 from osteomet.ops.boxes import box_iou
@@ -28,6 +29,11 @@ def tiny_config(**changes: object) -> ModelConfig:
         neck=NeckConfig(levels=(2, 3), channels=16),
         anchors=AnchorConfig(sizes_mm=((8.0,), (14.0,))),
     ).model_copy(update=changes)
+
+
+def whole(loss: PartialLoss) -> torch.Tensor:
+    """Return the loss of a batch that one process has."""
+    return losses_over_processes({"loss": loss})["loss"]
 
 
 def no_lesion() -> Targets:
@@ -111,13 +117,13 @@ def test_it_learns_where_what_and_which_voxels(trained: MaskRCNN) -> None:
 def test_attributes_that_nobody_noted_train_nothing() -> None:
     logits = torch.randn(3, len(ATTRIBUTES), requires_grad=True)
     noted = torch.tensor([[1, 0, UNKNOWN, UNKNOWN], [UNKNOWN] * 4, [0, UNKNOWN, 1, UNKNOWN]])
-    attribute_loss(logits, noted).backward()
+    whole(attribute_loss(logits, noted)).backward()
     assert logits.grad is not None
     assert torch.equal(logits.grad != 0, noted != UNKNOWN)
     p = logits.detach().sigmoid()
     expected = -torch.stack([p[0, 0], 1 - p[0, 1], 1 - p[2, 0], p[2, 2]]).log().mean()
-    assert attribute_loss(logits, noted).item() == pytest.approx(expected.item(), rel=1e-5)
-    assert attribute_loss(logits[1:2], noted[1:2]).item() == 0
+    assert whole(attribute_loss(logits, noted)).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert whole(attribute_loss(logits[1:2], noted[1:2])).item() == 0
 
 
 def test_each_positive_gets_the_attributes_of_its_own_lesion() -> None:
@@ -211,28 +217,28 @@ def test_wrong_sizes_and_missing_targets_are_refused() -> None:
 def test_unknown_primary_trains_the_sum_of_both_classes() -> None:
     logits = torch.randn(2, 3)
     p = logits.softmax(dim=1)
-    loss = class_loss(logits, torch.tensor([METASTASIS, OTHER]))
+    loss = whole(class_loss(logits, torch.tensor([METASTASIS, OTHER])))
     expected = -((p[0, 1] + p[0, 2]).log() + p[1, 2].log()) / 2
     torch.testing.assert_close(loss, expected)
-    assert class_loss(logits[:0], torch.zeros(0, dtype=torch.long)).item() == 0
+    assert whole(class_loss(logits[:0], torch.zeros(0, dtype=torch.long))).item() == 0
 
 
 def test_losses_of_a_perfect_mask_are_zero() -> None:
     truth = (torch.rand(3, 8, 8, 8) > 0.5).float()
     for loss in mask_losses((truth - 0.5) * 100, truth).values():
-        assert loss.item() == pytest.approx(0, abs=1e-4)
+        assert whole(loss).item() == pytest.approx(0, abs=1e-4)
 
 
 def test_no_mask_has_no_loss() -> None:
     nothing = torch.zeros(0, 8, 8, 8)
-    assert [loss.item() for loss in mask_losses(nothing, nothing).values()] == [0, 0]
+    assert [whole(loss).item() for loss in mask_losses(nothing, nothing).values()] == [0, 0]
 
 
 def test_mask_losses_are_means_over_masks() -> None:
     logits, truth = torch.randn(2, 4, 4, 4), torch.rand(2, 4, 4, 4)
     together, alone = (
-        mask_losses(logits, truth),
-        [mask_losses(logits[i : i + 1], truth[i : i + 1]) for i in range(2)],
+        losses_over_processes(mask_losses(logits, truth)),
+        [losses_over_processes(mask_losses(logits[i : i + 1], truth[i : i + 1])) for i in range(2)],
     )
     for name, loss in together.items():
         torch.testing.assert_close(loss, (alone[0][name] + alone[1][name]) / 2)
@@ -249,8 +255,8 @@ def test_segmentation_does_not_count_lesions_without_a_mask() -> None:
     logits = torch.full((1, SIDE, SIDE, SIDE), -20.0)
     z1, y1, x1, z2, y2, x2 = target.boxes[0].int().tolist()
     logits[0, z1:z2, y1:y2, x1:x2] = 20.0
-    assert segmentation_loss(logits, [boxed]).item() == pytest.approx(0, abs=1e-4)
-    assert segmentation_loss(logits, [no_lesion()]).item() > 0.1
+    assert whole(segmentation_loss(logits, [boxed])).item() == pytest.approx(0, abs=1e-4)
+    assert whole(segmentation_loss(logits, [no_lesion()])).item() > 0.1
 
 
 def test_levels_follow_the_size_of_a_bin() -> None:

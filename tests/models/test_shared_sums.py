@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from osteomet.models.processes import mean_over_processes, over_processes
+from osteomet.models.processes import PartialLoss, losses_over_processes, partial_mean
 
 VALUES = torch.tensor([[1.0, 2.0, 4.0], [8.0, 0.5, 3.0]])
 
@@ -15,9 +15,16 @@ VALUES = torch.tensor([[1.0, 2.0, 4.0], [8.0, 0.5, 3.0]])
 def _loss(weight: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """A ratio of sums that no mean over processes can give, and a mean of unequal counts."""
     scaled = rows * weight
-    sums = over_processes(torch.stack([scaled.square().sum(), scaled.sum()]))
     kept = scaled[scaled > 2]
-    return sums[0] / sums[1] + mean_over_processes(kept.sum(), len(kept))
+    losses = losses_over_processes(
+        {
+            "ratio": PartialLoss(
+                torch.stack([scaled.square().sum(), scaled.sum()]), lambda sums: sums[0] / sums[1]
+            ),
+            "mean": partial_mean(kept.sum(), len(kept)),
+        }
+    )
+    return losses["ratio"] + losses["mean"]
 
 
 def _one_of_two(rank: int, folder: str) -> None:
@@ -53,7 +60,7 @@ def test_loss_and_gradient_are_those_of_one_process() -> None:
 
 def test_nothing_that_counts_gives_zero_and_no_nan() -> None:
     total = torch.zeros((), requires_grad=True)
-    loss = mean_over_processes(total, 0)
+    loss = losses_over_processes({"mean": partial_mean(total, 0)})["mean"]
     loss.backward()
     assert loss.item() == 0
     assert total.grad is not None

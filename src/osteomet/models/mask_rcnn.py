@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from osteomet.config import ModelConfig
 from osteomet.models.backbones import build_backbone
 from osteomet.models.fpn import FeaturePyramid
+from osteomet.models.processes import losses_over_processes
 from osteomet.models.roi_heads import RoIHeads
 from osteomet.models.rpn import RegionProposalNetwork
 from osteomet.models.segmentation import SegmentationBranch
@@ -53,7 +54,7 @@ class MaskRCNN(nn.Module):
         if targets is not None:
             losses |= self.roi_heads.losses(features, crops, proposals, targets)
         detections = [] if self.training else self.roi_heads.detect(features, crops, proposals)
-        return detections, self._weighted(losses)
+        return detections, self._weighted(losses_over_processes(losses))
 
     def _weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         weights = self.config.losses.model_dump()

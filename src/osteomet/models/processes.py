@@ -1,12 +1,45 @@
 """Sums over the processes that share a batch, so that a loss does not depend on how many they are.
 
 Every loss is a ratio of sums over the batch. Where several processes hold a part of it each, a
-ratio of one's own sums would weigh a patch by how much lies beside it in its own process.
+ratio of one's own sums would weigh a patch by how much lies beside it in its own process. The sums
+of all losses are exchanged at once, when the last of them is there: at each exchange the processes
+wait for the slowest.
 """
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
+
+
+@dataclass(frozen=True)
+class PartialLoss:
+    """What one part of a batch gives to a loss.
+
+    Attributes:
+        sums: over this part.
+        of_sums: the loss, given the sums over all parts.
+    """
+
+    sums: Float[Tensor, " n"]
+    of_sums: Callable[[Float[Tensor, " n"]], Float[Tensor, ""]]
+
+
+def partial_mean(total: Float[Tensor, ""], count: int | Tensor) -> PartialLoss:
+    """Return the sum of ``total`` over the sum of ``count``; 0, not NaN, where nothing counts."""
+    return PartialLoss(torch.stack([total, total.new_tensor(float(count))]), _ratio)
+
+
+def losses_over_processes(parts: Mapping[str, PartialLoss]) -> dict[str, Float[Tensor, ""]]:
+    """Return the losses of the whole batch; all processes must ask for the same ones at once."""
+    if not parts:
+        return {}
+    sums = over_processes(torch.cat([part.sums for part in parts.values()]))
+    sizes = [len(part.sums) for part in parts.values()]
+    pairs = zip(parts.items(), sums.split(sizes), strict=True)
+    return {name: part.of_sums(own) for (name, part), own in pairs}
 
 
 def over_processes(sums: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -22,7 +55,5 @@ def over_processes(sums: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return total + distributed.get_world_size() * (sums - sums.detach())
 
 
-def mean_over_processes(total: Float[Tensor, ""], count: int | Tensor) -> Float[Tensor, ""]:
-    """Return the sum of ``total`` over the sum of ``count``; 0, not NaN, where nothing counts."""
-    sums = over_processes(torch.stack([total, total.new_tensor(float(count))]))
+def _ratio(sums: Float[Tensor, "2"]) -> Float[Tensor, ""]:
     return sums[0] / sums[1].clamp(min=1)

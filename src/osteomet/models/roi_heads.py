@@ -21,7 +21,7 @@ from osteomet.models.layers import (
     initialise,
 )
 from osteomet.models.matching import ignore_inside, match_by_iou, sample
-from osteomet.models.processes import mean_over_processes
+from osteomet.models.processes import PartialLoss, partial_mean
 from osteomet.ops.binary_losses import entropy_and_overlap
 from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes, scale_boxes
 from osteomet.ops.masks import crop_instances
@@ -166,7 +166,7 @@ class RoIHeads(nn.Module):
         crops: Float[Tensor, "b k z y x"],
         proposals: list[Proposals],
         targets: list[Targets],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, PartialLoss]:
         """Return the losses of class, box, mask and attributes.
 
         Args:
@@ -187,7 +187,7 @@ class RoIHeads(nn.Module):
         box = F.smooth_l1_loss(deltas[positive], wanted, reduction="sum", beta=SMOOTH_L1_BETA)
         return {
             "classes": class_loss(logits, labels),
-            "box": mean_over_processes(box / 6, len(wanted)),
+            "box": partial_mean(box / 6, len(wanted)),
             "attributes": attribute_loss(described, noted[:, : described.shape[1]]),
             **masks,
         }
@@ -319,7 +319,7 @@ class RoIHeads(nn.Module):
         image: Int[Tensor, " p"],
         lesion: Int[Tensor, " p"],
         targets: list[Targets],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, PartialLoss]:
         """Cross-entropy and Dice of the masks of positives whose lesion has one."""
         kept, wanted = [], []
         for i, target in enumerate(targets):
@@ -338,7 +338,7 @@ class RoIHeads(nn.Module):
         return mask_losses(logits, truth)
 
 
-def class_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> Tensor:
+def class_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) -> PartialLoss:
     """Cross-entropy; a lesion of unknown primary trains ``-log(p_lung + p_other)``.
 
     No RoI gives 0, not NaN.
@@ -347,21 +347,21 @@ def class_loss(logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]) ->
     unknown = labels == METASTASIS
     known = log_p.gather(1, labels.masked_fill(unknown, BACKGROUND)[:, None]).squeeze(1)
     chosen = torch.where(unknown, log_p[:, 1:].logsumexp(dim=1), known)
-    return mean_over_processes(-chosen.sum(), len(labels))
+    return partial_mean(-chosen.sum(), len(labels))
 
 
-def attribute_loss(logits: Float[Tensor, "n a"], noted: Int[Tensor, "n a"]) -> Tensor:
+def attribute_loss(logits: Float[Tensor, "n a"], noted: Int[Tensor, "n a"]) -> PartialLoss:
     """Binary cross-entropy over the attributes that somebody noted; 0 where nobody did."""
     known = noted != UNKNOWN
     losses = F.binary_cross_entropy_with_logits(
         logits, noted.clamp(min=0).float(), reduction="none"
     )
-    return mean_over_processes((losses * known).sum(), known.sum())
+    return partial_mean((losses * known).sum(), known.sum())
 
 
 def mask_losses(
     logits: Float[Tensor, "n m m m"], truth: Float[Tensor, "n m m m"]
-) -> dict[str, Tensor]:
+) -> dict[str, PartialLoss]:
     """Cross-entropy, and one minus the soft Dice, of each mask, averaged; no mask gives 0.
 
     ``truth`` may be fractions.
@@ -372,8 +372,8 @@ def mask_losses(
     dice = (2 * overlap + 1) / (predicted + lesion + 1)
     voxels = math.prod(truth.shape[1:])
     return {
-        "mask": mean_over_processes(entropy.sum() / voxels, len(dice)),
-        "mask_dice": mean_over_processes((1 - dice).sum(), len(dice)),
+        "mask": partial_mean(entropy.sum() / voxels, len(dice)),
+        "mask_dice": partial_mean((1 - dice).sum(), len(dice)),
     }
 
 

@@ -22,7 +22,7 @@ from osteomet.models.matching import (
     match_by_iou,
     sample,
 )
-from osteomet.models.processes import mean_over_processes
+from osteomet.models.processes import PartialLoss, partial_mean
 from osteomet.ops.boxes import clip_boxes, decode_boxes, encode_boxes
 from osteomet.ops.nms import batched_nms
 from osteomet.structures import Proposals, Targets
@@ -57,7 +57,7 @@ class RegionProposalNetwork(nn.Module):
         features: list[Tensor],
         image_shape: tuple[int, int, int],
         targets: list[Targets] | None,
-    ) -> tuple[list[Proposals], dict[str, Tensor]]:
+    ) -> tuple[list[Proposals], dict[str, PartialLoss]]:
         """Return the proposals of each image and, given targets, the two losses.
 
         Args:
@@ -115,7 +115,7 @@ class RegionProposalNetwork(nn.Module):
         scores: Float[Tensor, "b n"],
         deltas: Float[Tensor, "b n 6"],
         targets: list[Targets],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, PartialLoss]:
         logits, labels, predicted, wanted = [], [], [], []
         for i, target in enumerate(targets):
             matches = self._match(anchors, levels, target)
@@ -137,8 +137,8 @@ class RegionProposalNetwork(nn.Module):
         asked = torch.cat(logits)
         objectness = F.binary_cross_entropy_with_logits(asked, torch.cat(labels), reduction="sum")
         return {
-            "rpn_objectness": mean_over_processes(objectness, len(asked)),
-            "rpn_box": mean_over_processes(box / 6, sum(len(w) for w in wanted)),
+            "rpn_objectness": partial_mean(objectness, len(asked)),
+            "rpn_box": partial_mean(box / 6, sum(len(w) for w in wanted)),
         }
 
     def _match(

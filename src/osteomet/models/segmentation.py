@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from osteomet.config import ModelConfig
 from osteomet.models.layers import PointwiseConv3d, initialise
-from osteomet.models.processes import over_processes
+from osteomet.models.processes import PartialLoss
 from osteomet.ops.binary_losses import entropy_and_overlap
 from osteomet.ops.space_to_depth import depth_to_space, join_channels
 from osteomet.structures import Targets
@@ -38,7 +38,7 @@ class SegmentationBranch(nn.Module):
         finest: Float[Tensor, "b c z_cells y_cells x_cells"],
         images: Float[Tensor, "b 1 z y x"],
         targets: list[Targets] | None,
-    ) -> tuple[Float[Tensor, "b k z y x"], dict[str, Tensor]]:
+    ) -> tuple[Float[Tensor, "b k z y x"], dict[str, PartialLoss]]:
         """Return what the mask head crops, and the loss where there are targets.
 
         Returns:
@@ -55,7 +55,7 @@ class SegmentationBranch(nn.Module):
         return join_channels(crops), losses
 
 
-def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> Tensor:
+def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) -> PartialLoss:
     """Cross-entropy plus soft Dice over the batch.
 
     Voxels inside a box whose lesion has no mask, or inside an ignored region, do not count.
@@ -68,9 +68,11 @@ def segmentation_loss(logits: Float[Tensor, "b z y x"], targets: list[Targets]) 
     _ignore(truth, targets)
     sums = entropy_and_overlap(logits.flatten(1), truth.flatten(1)).sum(dim=0)
     counts = torch.stack([lesion, truth.numel() - lesion])
-    inside, everywhere, overlap, predicted, lesion, background = over_processes(
-        torch.cat([sums, counts])
-    )
+    return PartialLoss(torch.cat([sums, counts]), _segmentation_loss)
+
+
+def _segmentation_loss(sums: Float[Tensor, "6"]) -> Float[Tensor, ""]:
+    inside, everywhere, overlap, predicted, lesion, background = sums
     # A mean over all voxels hardly feels the lesions, a thousandth of them: it would stand
     # still until the Dice term moves.
     outside = (everywhere - inside) / background.clamp(min=1)
