@@ -6,6 +6,7 @@ import torch
 from lightning_fabric import Fabric
 
 from osteomet.errors import ConfigError
+from osteomet.training.shared_gradients import OneMachine
 
 
 def make_fabric(device: str, precision: str, processes: int = 1) -> Fabric:
@@ -37,11 +38,14 @@ def make_fabric(device: str, precision: str, processes: int = 1) -> Fabric:
     launched = "LOCAL_WORLD_SIZE" in os.environ
     here = int(os.environ["LOCAL_WORLD_SIZE"]) if launched else processes
     everywhere = int(os.environ["WORLD_SIZE"]) if launched else here
+    strategy: str | OneMachine = "auto"
+    if everywhere > 1:
+        strategy = OneMachine() if device == "cpu" and here == everywhere else "ddp"
     fabric = Fabric(
         accelerator=device,
         devices=here,
         num_nodes=everywhere // here,
-        strategy="ddp" if everywhere > 1 else "auto",
+        strategy=strategy,
         precision="bf16-mixed" if precision == "bf16" else "32-true",
     )
     fabric.launch()

@@ -1,0 +1,106 @@
+"""How long a training step takes with several processes, against threads, and against code before.
+
+    python benchmarks/training_processes.py --output benchmarks/training_processes.md
+    python benchmarks/training_processes.py --against /tmp/before
+
+Each way to train is the command's own run on simulated patients, from drawing patches to updating
+weights, in turn with the others. A step's time is the median distance between two notes of the
+log, after those that compile. Every way takes the steps of the same batches.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from machine import description
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from osteomet.simulate.cohort import write_cohort
+
+ROOT = Path(__file__).parents[1]
+PATIENTS = 8
+STEPS, WARM = 60, 20
+"""Steps of a run, and those of them that are not counted."""
+WAYS = ((1, 1), (1, 2), (2, 1))
+"""Processes, and threads of each."""
+
+
+def train(source: Path, cohort: Path, folder: Path, processes: int, threads: int) -> float:
+    """Return the ms between two steps."""
+    command = [sys.executable, "-m", "osteomet.cli", "train", "--device", "cpu"]
+    settings = {"max_steps": STEPS, "validate_every": 10**6, "checkpoint_every": 10**6}
+    given = [f"--set=training.{name}={value}" for name, value in settings.items()]
+    subprocess.run(
+        [*command, "--cohort", cohort, "-o", folder, f"--processes={processes}", *given],
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(source / "src")},
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    name = next(tag for tag in events.Tags()["scalars"] if tag.endswith("loss"))
+    at = [event.wall_time for event in events.Scalars(name)][WARM:STEPS]
+    return 1000 * median(later - sooner for sooner, later in pairwise(at))
+
+
+def page(options: argparse.Namespace) -> str:
+    """Run everything and return the page."""
+    sources = {"this code": ROOT}
+    if options.against is not None:
+        sources["before"] = options.against
+    spent: dict[tuple[int, int, str], list[float]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cohort = write_cohort(folder / "cohort", PATIENTS, seed=5)
+        for turn in range(options.rounds):
+            for processes, threads in WAYS:
+                for code, source in sources.items():
+                    run = folder / f"run-{turn}-{processes}-{threads}-{code.replace(' ', '-')}"
+                    spent[processes, threads, code].append(
+                        train(source, cohort, run, processes, threads)
+                    )
+    lines = [
+        "# Training by several processes",
+        "",
+        "Repeat with `python benchmarks/training_processes.py`"
+        + (", and `--against` a working copy of the code before" if options.against else "")
+        + ".",
+        "",
+        f"{description(1)}. configs/default.toml, {STEPS - WARM} steps counted in each of "
+        f"{options.rounds} runs, in turn; median time of a step with its data, by the wall.",
+        "",
+        "| processes | threads of each | code | a step, ms | all runs | times one of each |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for (processes, threads, code), every in spent.items():
+        alone = median(spent[1, 1, code])
+        shown = ", ".join(f"{one:.0f}" for one in every)
+        lines.append(
+            f"| {processes} | {threads} | {code} | {median(every):.0f} | {shown} "
+            f"| {alone / median(every):.2f} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def main() -> None:
+    """Read the options, measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each way")
+    parser.add_argument("--against", type=Path, help="working copy of the code before")
+    parser.add_argument("--output", type=Path, help="file to write the page to")
+    options = parser.parse_args()
+    text = page(options)
+    print(text)
+    if options.output:
+        options.output.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
