@@ -21,6 +21,11 @@ def record(name_or_path: str) -> str:
         f"- Network: {weights.config.model.backbone.name}, {parameters / 1e6:.1f} million "
         f"parameters, voxels of {weights.config.preprocess.spacing_mm:g} mm."
     )
+    if mixed := made.get("averaged_with"):
+        lines.append(
+            f"- Averaged (`osteomet average`): {1 - mixed['share']:g} of this run's weights "
+            f"and {mixed['share']:g} of `{mixed['name']}`, `{mixed['sha256']}`."
+        )
     if chosen:
         lines.append(
             f"- Calibration, on {chosen['scans']} other simulated scans with {chosen['lesions']} "

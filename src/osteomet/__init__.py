@@ -225,6 +225,7 @@ Read the files in the order of the data flow; each line is one step::
     training/interrupt.py             stop between two steps
     training/logs.py                  CSV, TensorBoard, progress bar
     training/calibrate.py             operating threshold and second stage
+    training/average.py               the mean of two weights of one network
     training/out_of_fold.py           how good that is on patients it was not fitted to
 
     demo.py                           a simulated patient, from DICOM to report

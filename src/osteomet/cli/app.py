@@ -17,6 +17,7 @@ COMMANDS = {
     "export": "cohorts",
     "train": "learning",
     "pretrain": "learning",
+    "average": "learning",
     "calibrate": "learning",
     "predict": "prediction",
     "split": "cohorts",

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from osteomet.checkpoint import load_weights
+from osteomet.checkpoint import LoadedWeights, load_weights
 from osteomet.cli.shared import (
     Assignments,
     CohortFile,
@@ -25,6 +25,7 @@ from osteomet.config import parse_assignment
 from osteomet.errors import ConfigError
 from osteomet.reproduce import plan as plans
 from osteomet.reproduce.run import reproduce as reproduce_paper
+from osteomet.training.average import average_weights
 from osteomet.training.calibrate import calibrate as calibrate_weights
 from osteomet.training.pretrain import pretrain as pretrain_backbone
 from osteomet.training.run import train as train_model
@@ -100,8 +101,7 @@ def calibrate(
 
     Settings of inference may be changed here, and stay with the new weights.
     """
-    path = Path(weights)
-    loaded = load_weights(path / "weights.safetensors" if path.is_dir() else weights)
+    loaded = _weights_of(weights)
     changes = dict(parse_assignment(text) for text in assignments or ())
     if fixed := [name for name in changes if not name.startswith("inference.")]:
         raise ConfigError(
@@ -123,6 +123,17 @@ def calibrate(
     told |= {f"out of fold, {name}": value for name, value in told.pop("out_of_fold").items()}
     for name, value in told.items():
         console.print(f"{name}: {'none' if value is None else format(value, '.4g')}")
+
+
+def average(
+    first: Annotated[str, typer.Argument(help="weights, or the folder of a run")],
+    second: Annotated[str, typer.Argument(help="weights of the same network, or a run's folder")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="file of the new weights")],
+    share: Annotated[float, typer.Option(help="of the second, from 0 to 1")] = 0.5,
+) -> None:
+    """Write the mean of two weights, such as a run's and those it started from; then calibrate."""
+    average_weights(_weights_of(first), _weights_of(second), share, output)
+    console.print(f"{output}: {1 - share:g} of {first} and {share:g} of {second}", soft_wrap=True)
 
 
 def reproduce(  # noqa: PLR0913, PLR0917 - a command's options are its interface
@@ -163,3 +174,8 @@ def reproduce(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     if result.missing:
         console.print(f"stopped; not done: {', '.join(result.missing)}. The same command goes on.")
     raise typer.Exit(1 if result.missing else 0)
+
+
+def _weights_of(name_or_run: str) -> LoadedWeights:
+    path = Path(name_or_run)
+    return load_weights(path / "weights.safetensors" if path.is_dir() else name_or_run)
