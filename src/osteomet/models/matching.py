@@ -68,39 +68,44 @@ def match_by_atss(
     """
     if len(gt_boxes) == 0 or len(anchors) == 0:
         return anchors.new_full((len(anchors),), NEGATIVE, dtype=torch.long)
-    if uses_numba(anchors, gt_boxes):
-        iou = box_iou(gt_boxes, anchors)
-        claimed = claim_anchors(anchors, levels, gt_boxes, iou, candidates_per_level)
-        best_iou, best = iou.max(dim=1)
-        near = (iou >= ignored_share * best_iou.clamp(min=TINY_IOU)[:, None]).any(dim=0)
-        matches = torch.where(near & (claimed == NEGATIVE), IGNORED, claimed)
-        matches[best[best_iou > 0]] = torch.nonzero(best_iou > 0).squeeze(1)
-        return matches
-    iou = box_iou(anchors, gt_boxes)
+    iou = box_iou(gt_boxes, anchors)
+    claim = claim_anchors if uses_numba(anchors, gt_boxes) else _claim_by_torch
+    claimed = claim(anchors, levels, gt_boxes, iou, candidates_per_level)
+    near = (iou >= ignored_share * iou.amax(dim=1, keepdim=True).clamp(min=TINY_IOU)).any(dim=0)
+    matches = torch.where(near & (claimed == NEGATIVE), IGNORED, claimed)
+    _force_best(matches, iou.T)
+    return matches
+
+
+def _claim_by_torch(
+    anchors: Float[Tensor, "n 6"],
+    levels: Int[Tensor, " n"],
+    gt_boxes: Float[Tensor, "g 6"],
+    iou: Float[Tensor, "g n"],
+    candidates_per_level: int,
+) -> Matches:
+    """Do on any device what ``claim_anchors`` does in loops."""
     centers = box_centers(anchors)
     # Squared, summed in this order, and sorted stably: of anchors as near the first is taken
     # everywhere.
-    dz, dy, dx = (centers[:, None] - box_centers(gt_boxes)).unbind(dim=-1)
+    dz, dy, dx = (box_centers(gt_boxes)[:, None] - centers).unbind(dim=-1)
     distance = dz * dz + dy * dy + dx * dx
     candidates = []
     for level in levels.unique():
         members = torch.nonzero(levels == level).squeeze(1)
-        nearest = distance[members].argsort(dim=0, stable=True)[:candidates_per_level]
+        nearest = distance[:, members].argsort(dim=1, stable=True)[:, :candidates_per_level]
         candidates.append(members[nearest])
-    chosen = torch.cat(candidates)  # (k, g) anchor of each candidate
-    candidate_iou = iou.gather(0, chosen)
-    threshold = candidate_iou.mean(dim=0) + candidate_iou.std(dim=0, correction=0)
+    chosen = torch.cat(candidates, dim=1)  # (g, k) anchor of each candidate
+    candidate_iou = iou.gather(1, chosen)
+    deviation = candidate_iou.std(dim=1, correction=0, keepdim=True)
+    threshold = candidate_iou.mean(dim=1, keepdim=True) + deviation
     center = centers[chosen]
-    inside = ((center > gt_boxes[:, :3]) & (center < gt_boxes[:, 3:])).all(dim=-1)
+    inside = ((center > gt_boxes[:, None, :3]) & (center < gt_boxes[:, None, 3:])).all(dim=-1)
     positive = (candidate_iou >= threshold) & inside
-    claims = iou.new_full(iou.shape, -1.0)
-    claims.scatter_(0, chosen, torch.where(positive, candidate_iou, -1.0))
-    claimed, lesion = claims.max(dim=1)
-    near = (iou >= ignored_share * iou.amax(dim=0).clamp(min=TINY_IOU)).any(dim=1)
-    rest = torch.where(near, IGNORED, torch.full_like(lesion, NEGATIVE))
-    matches = torch.where(claimed >= 0, lesion, rest)
-    _force_best(matches, iou)
-    return matches
+    claims = torch.full_like(iou, -1.0)
+    claims.scatter_(1, chosen, torch.where(positive, candidate_iou, -1.0))
+    best, lesion = claims.max(dim=0)
+    return torch.where(best >= 0, lesion, NEGATIVE)
 
 
 def ignore_inside(

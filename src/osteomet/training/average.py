@@ -10,9 +10,7 @@ from pathlib import Path
 
 from osteomet.checkpoint import LoadedWeights, State, save_weights
 from osteomet.errors import CheckpointError, ConfigError
-
-CALIBRATION = "calibration"
-"""What of a file's provenance does not hold for other weights."""
+from osteomet.training.calibrate import RECORD
 
 
 def average_weights(
@@ -37,7 +35,7 @@ def average_weights(
         else value
         for name, value in second.model_state.items()
     }
-    made = {name: value for name, value in second.provenance.items() if name != CALIBRATION}
+    made = {name: value for name, value in second.provenance.items() if name != RECORD}
     made["averaged_with"] = {"name": first.name, "sha256": first.sha256, "share": 1 - share}
     save_weights(output, state, None, second.config, {}, made)
 
