@@ -42,6 +42,11 @@ def tensors(
         (3, 1, 4, 9, 7),
         (2, 16, 2, 5, 4),
         (1, 7, 3, 3, 16),
+        (3, 32, 4, 4, 4),
+        (1, 16, 1, 3, 4),
+        (2, 16, 4, 1, 2),
+        (2, 16, 2, 3, 1),
+        (9, 16, 4, 4, 4),
     ],
 )
 def test_output_and_gradients_equal_torch_in_double(
@@ -161,6 +166,35 @@ def test_nan_shows_in_the_gradient() -> None:
     assert weight.grad is not None
     assert weight.grad[1].isnan().any()
     assert weight.grad[[0, 2, 3]].isfinite().all()
+
+
+@needs_numba
+@pytest.mark.parametrize("memory_format", FORMATS)
+def test_small_maps_take_loops_of_their_own(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same results as the loops for all maps, within rounding."""
+    x, weight, bias, grad = tensors(2, 32, 3, 4, 2)
+    leaves = [t.requires_grad_() for t in (x.to(memory_format=memory_format), weight, bias)]
+    y = depthwise_conv3d(*leaves)
+    assert "Small" in type(y.grad_fn).__name__
+    assert y.is_contiguous(memory_format=memory_format)
+    gradients = torch.autograd.grad(y, leaves, grad)
+    monkeypatch.setattr(depthwise_conv, "is_small", lambda shape: False)
+    z = depthwise_conv3d(*leaves)
+    assert "Small" not in type(z.grad_fn).__name__
+    torch.testing.assert_close(y, z, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(gradients, torch.autograd.grad(z, leaves, grad), strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+@needs_numba
+def test_loops_of_small_maps_take_no_others() -> None:
+    assert depthwise_conv.is_small((8, 16, 4, 4, 4))
+    assert not depthwise_conv.is_small((9, 16, 4, 4, 4))  # too many to sum in float32
+    assert not depthwise_conv.is_small((1, 16, 4, 5, 4))
+    assert not depthwise_conv.is_small((1, 12, 4, 4, 4))
+    assert not depthwise_conv.is_small((0, 16, 4, 4, 4))
 
 
 def test_even_kernel_is_refused() -> None:

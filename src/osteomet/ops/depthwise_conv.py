@@ -30,6 +30,7 @@ from osteomet.ops.depthwise_kernels import (
     unpack_sums,
     voxels_at_once,
 )
+from osteomet.ops.depthwise_small import convolve_small, correlate_small, is_small
 from osteomet.ops.lanes import WIDTH
 
 Features = Float[Tensor, "batch channels depth height width"]
@@ -63,7 +64,8 @@ def depthwise_conv3d(
         x, weight, bias = x.to(dtype), weight.to(dtype), bias.to(dtype)
     if side != SIDE or not uses_numba(x):
         return F.conv3d(x, weight, bias, padding=side // 2, groups=weight.shape[0])
-    apply: Callable[..., Tensor] = _DepthwiseConv3d.apply
+    small = x.dtype == torch.float32 and is_small(x.shape)
+    apply: Callable[..., Tensor] = (_SmallConv3d if small else _DepthwiseConv3d).apply
     return apply(x, weight, bias)
 
 
@@ -106,6 +108,49 @@ class _DepthwiseConv3d(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_bias = grad.sum(dim=(0, 2, 3, 4))
         return grad_x, grad_weight, grad_bias
+
+
+class _SmallConv3d(torch.autograd.Function):
+    """The same of a map in which every voxel is a neighbour of every other."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        x, ctx.is_plain = x.contiguous(memory_format=torch.channels_last_3d), x.is_contiguous()
+        ctx.save_for_backward(x, weight)
+        y = _convolve_small(x, weight, bias.detach())
+        return y.contiguous() if ctx.is_plain else y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        grad_x = grad_weight = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            grad_x = _convolve_small(grad, weight, grad.new_zeros(len(weight)), mirror=True)
+            grad_x = grad_x.contiguous() if ctx.is_plain else grad_x
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            grad_weight, grad_bias = torch.empty(weight.shape), torch.empty(len(weight))
+            row, blocks = tuple(range(x.shape[-1])), len(weight) // WIDTH
+            halves = row[: (len(row) + 1) // 2], row[: len(row) // 2]
+            sums = grad_weight.numpy(), grad_bias.numpy()
+            correlate_small(0, blocks, *halves, _voxels(x), _voxels(grad), *sums)
+        return grad_x, grad_weight, grad_bias
+
+
+def _convolve_small(x: Tensor, weight: Tensor, bias: Tensor, mirror: bool = False) -> Tensor:
+    voxels = _voxels(x)
+    y = torch.empty(voxels.shape)
+    row, blocks = tuple(range(voxels.shape[3])), voxels.shape[4] // WIDTH
+    arrays = weight.detach().contiguous().numpy(), mirror, bias.numpy(), y.numpy()
+    convolve_small(0, blocks, row, voxels, *arrays)
+    return y.permute(0, 4, 1, 2, 3)
+
+
+def _voxels(x: Tensor) -> np.ndarray:
+    """Return features that are channels last as ``(batch, z, y, x, channels)``."""
+    voxels: np.ndarray = x.detach().permute(0, 2, 3, 4, 1).numpy()
+    return voxels
 
 
 class _Rows:

@@ -199,10 +199,10 @@ def _correlate_rows(
     for y in range(begin, end):
         row, given = plane[y + ky - HALF], grad[y]
         if final == 0:
-            taps = add_correlated(taps, row, given, 0, step, WHOLE)
+            taps = add_correlated(taps, row, 0, given, 0, step, WHOLE)
         else:
-            taps = add_correlated(taps, row, given, 0, step, FIRST)
+            taps = add_correlated(taps, row, 0, given, 0, step, FIRST)
             for start in range(taken, final, taken):
-                taps = add_correlated(taps, row, given, start, step, MIDDLE)
-            taps = add_correlated(taps, row, given, final, step, LAST)
+                taps = add_correlated(taps, row, start, given, start, step, MIDDLE)
+            taps = add_correlated(taps, row, final, given, final, step, LAST)
     store(part, 0, taps)

@@ -40,12 +40,13 @@ WIDTH = _width() if NUMBA_ENABLED else 8
 """Numbers in a register."""
 
 Ends = tuple[tuple[int, ...], tuple[int, ...]]
+NEAR = (1, 2, 3)
 WHOLE: Ends = ((), ())
-FIRST: Ends = ((), (1,))
-MIDDLE: Ends = ((1,), (1,))
-LAST: Ends = ((1,), ())
+FIRST: Ends = ((), NEAR)
+MIDDLE: Ends = (NEAR, NEAR)
+LAST: Ends = (NEAR, ())
 """Where in a row some voxels lie. Tuples, because a compiler knows how long they are: one item
-before and one after, where the row goes on there."""
+for each neighbour that the row has before them, and for each after; those of 7 taps at most."""
 
 Made = tuple[Any, Callable[..., Any]]
 """What numba asks of an intrinsic: its types, and what writes its instructions."""
@@ -201,7 +202,7 @@ def add_convolved(
         taps: one register each.
         tap: where in ``taps`` those of this row begin.
         along: as many items as there are taps along a row.
-        ends: of the row that these voxels are: ``WHOLE``, ``FIRST``, ``MIDDLE`` or ``LAST``.
+        ends: their neighbours in the row: ``WHOLE``, ``FIRST``, ``MIDDLE``, ``LAST`` or others.
     """
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
@@ -216,27 +217,30 @@ def add_convolved(
 
 
 @_intrinsic
-def add_correlated(_: Any, sums: Any, row: Any, grad: Any, at: Any, step: Any, ends: Any) -> Made:
+def add_correlated(
+    _: Any, sums: Any, row: Any, at: Any, grad: Any, to: Any, step: Any, ends: Any
+) -> Made:
     """Return the sums of taps and the products of some voxels' gradients and their neighbours.
 
     Args:
         sums: one register for each tap along a row.
         row: of voxels, one register each.
+        at: where in ``row`` these voxels begin.
         grad: the gradients of another row.
-        at: where in both rows these voxels begin.
+        to: where in ``grad`` they begin.
         step: as many items as there are voxels.
-        ends: of the row that these voxels are: ``WHOLE``, ``FIRST``, ``MIDDLE`` or ``LAST``.
+        ends: their neighbours in the row: ``WHOLE``, ``FIRST``, ``MIDDLE``, ``LAST`` or others.
     """
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        voxels = _Memory(context, builder, signature.args[1], given[1], given[3])
-        grads = _Memory(context, builder, signature.args[2], given[2], given[3])
+        voxels = _Memory(context, builder, signature.args[1], *given[1:3])
+        grads = _Memory(context, builder, signature.args[3], *given[3:5])
         factors = [grads.load(i) for i in range(len(step))]
         inside = _taps_inside(len(step), len(sums), ends)
         products = ((tap, neighbour, factors[i]) for neighbour, i, tap in inside)
         return _add_products(builder, given[0], voxels, products)
 
-    return sums(sums, row, grad, types.intp, step, ends), make
+    return sums(sums, row, types.intp, grad, types.intp, step, ends), make
 
 
 class _Memory:
@@ -295,7 +299,7 @@ def _taps_inside(voxels: int, taps: int, ends: Any) -> Iterable[tuple[int, int, 
     """Give neighbour, voxel and tap: the neighbour lies ``tap - taps // 2`` after the voxel."""
     half = taps // 2
     before, after = (len(side) for side in ends)
-    for neighbour in range(-half * before, voxels + half * after):
+    for neighbour in range(-before, voxels + after):
         for voxel in range(voxels):
             tap = neighbour - voxel + half
             if 0 <= tap < taps:
