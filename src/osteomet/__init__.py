@@ -216,8 +216,9 @@ Read the files in the order of the data flow; each line is one step::
     training/task.py                  what the loop learns: detecting, or guessing
     training/run_folder.py            what is in that folder
     training/fabric.py                device, precision and processes
-    training/shared_gradients.py      gradients of one machine's processes, averaged in memory
     training/loop.py                  the steps
+    training/update.py                clipping, optimiser and average, by each process or shared
+    training/shared_memory.py         memory that the processes of one machine see
     training/budget.py                minutes -> number of steps
     training/schedule.py              learning rate, RoI warm-up, weight decay
     training/ema.py                   averaged weights

@@ -19,10 +19,26 @@ def test_average_matches_the_recursion_written_out() -> None:
     for update, value in enumerate([1.0, 5.0, -2.0, 7.0, 4.0], start=1):
         with torch.no_grad():
             model.weight.fill_(value)
-        average.update(model)
+        average.update()
         decay = min(0.3, update / (update + 9))
         expected = decay * expected + (1 - decay) * value
         assert average.model.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_only_the_named_weights_move() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    average = ExponentialMovingAverage(model, decay=0.5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    average.update({"0.weight", "1.bias"})
+    apart = {
+        name: (parameter - dict(average.model.named_parameters())[name]).item()
+        for name, parameter in model.named_parameters()
+    }
+    assert apart["0.weight"] < 1
+    assert apart["1.bias"] < 1
+    assert apart["0.bias"] == apart["1.weight"] == 1
 
 
 def test_decay_rises_from_a_tenth_to_its_value() -> None:
@@ -38,7 +54,7 @@ def test_average_neither_learns_nor_touches_the_model() -> None:
     model.count += 3
     average = ExponentialMovingAverage(model, decay=0.5)
     model.count += 1
-    average.update(model)
+    average.update()
     assert model.weight.item() == 2.0
     assert model.weight.requires_grad
     assert average.model.count.item() == 4

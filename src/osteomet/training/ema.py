@@ -1,6 +1,7 @@
 """Exponential moving average of the weights: what is validated and saved."""
 
 import copy
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -19,18 +20,24 @@ class ExponentialMovingAverage:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.decay = decay
         self.updates = 0
+        pairs = zip(self.model.named_parameters(), model.parameters(), strict=True)
+        self._weights = {name: (average, trained) for (name, average), trained in pairs}
+        self._buffers = list(zip(self.model.buffers(), model.buffers(), strict=True))
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Move the average towards ``model``; buffers are taken as they are."""
+    def update(self, names: Collection[str] | None = None) -> None:
+        """Move the average towards the model it was made of; buffers are taken as they are.
+
+        Args:
+            names: of the parameters whose average moves; None moves all.
+        """
         self.updates += 1
-        trained = dict(model.named_parameters())
-        names, averages = zip(*self.model.named_parameters(), strict=True)
+        pairs = [pair for name, pair in self._weights.items() if names is None or name in names]
+        averages, trained = zip(*pairs, strict=True)
         move = get_ema_multi_avg_fn(self.current_decay())  # all parameters in one call
-        move(averages, [trained[name] for name in names], None)
-        buffers = dict(model.named_buffers())
-        for name, buffer in self.model.named_buffers():
-            buffer.copy_(buffers[name])
+        move(averages, trained, None)
+        for average, buffer in self._buffers:
+            average.copy_(buffer)
 
     def current_decay(self) -> float:
         """Return the decay, which rises with the updates so that the start is soon forgotten."""

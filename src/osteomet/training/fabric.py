@@ -6,7 +6,7 @@ import torch
 from lightning_fabric import Fabric
 
 from osteomet.errors import ConfigError
-from osteomet.training.shared_gradients import OneMachine
+from osteomet.training.update import OneMachine
 
 
 def make_fabric(device: str, precision: str, processes: int = 1) -> Fabric:

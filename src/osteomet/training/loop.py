@@ -31,6 +31,7 @@ from osteomet.training.schedule import adamw, learning_rate, planned_steps, roi_
 from osteomet.training.starting_weights import StartingWeights
 from osteomet.training.state import Learner, Progress, save_state
 from osteomet.training.task import DETECTION, Measurement, Task
+from osteomet.training.update import make_update
 from osteomet.training.validation import seed_torch
 
 ROI_LOSSES = frozenset({"classes", "box", "attributes", "mask", "mask_dice"})
@@ -137,8 +138,10 @@ class Trainer:
         if state is not None:
             self.learner.load(state, str(folder.state))
             self.progress = Progress(**state["progress"])
+        self._update = make_update(fabric, self.learner, self.settings.gradient_clip)
         self._spent_before = self.progress.elapsed_s
         self._skipped_in_a_row = 0
+        self._stop, self._stopping = StopRequest(), False
 
     def _start_from(self, model: nn.Module, initial: StartingWeights) -> None:
         fresh = load_fitting(model, initial.state, initial.name)
@@ -155,10 +158,9 @@ class Trainer:
         """
         progress = self.progress
         logs = self._logs()
-        with StopRequest() as stop, logs, self.data.batches(progress.step) as batches:
+        with self._stop, logs, self.data.batches(progress.step) as batches:
             self.model.train()
-            stopping = False
-            while not self._ended() and not stopping:
+            while not self._ended() and not self._stopping:
                 began = time.perf_counter()
                 row = self._step(next(batches))
                 self._note_time(time.perf_counter() - began)
@@ -169,12 +171,10 @@ class Trainer:
                     self._validate(logs)
                 if self._due(self.settings.checkpoint_every) or self._ended():
                     self._checkpoint()
-                # a signal may have reached one process only; all stop at the same step
-                stopping = self._any(stop.requested)
-            if stopping:
+            if self._stopping:
                 self._checkpoint()
                 logs.say(f"stopped after step {progress.step}; go on with --resume")
-        return self._result(interrupted=stopping and not self._ended())
+        return self._result(interrupted=self._stopping and not self._ended())
 
     def _logs(self) -> TrainingLogs:
         if not self.fabric.is_global_zero:
@@ -197,33 +197,28 @@ class Trainer:
         ramp = roi_weight(step, self.settings)
         loss = torch.stack([v * (ramp if k in ROI_LOSSES else 1) for k, v in losses.items()]).sum()
         self.fabric.backward(loss)
-        norm = self._update()
+        norm = self._follow_gradient()
         self.progress.step += 1
-        told = dict(zip(("loss", *losses), self._means([loss, *losses.values()]), strict=True))
+        # a signal may have reached one process only; all stop at the same step
+        asked = torch.tensor(float(self._stop.requested), device=device)
+        *means, stop = self._means([loss, *losses.values(), asked])
+        self._stopping = stop > 0
+        told = dict(zip(("loss", *losses), means, strict=True))
         return {**told, "gradient_norm": norm, "learning_rate": rate}
 
-    def _update(self) -> float:
-        """Clip the gradient and follow it, unless it is not finite; return its norm."""
-        total = self.fabric.clip_gradients(
-            self.model,
-            self.optimizer,
-            max_norm=self.settings.gradient_clip,
-            error_if_nonfinite=False,
-        )
-        norm = float(cast("Tensor", total))
+    def _follow_gradient(self) -> float:
+        """Update the weights, unless the gradient is not finite; return its norm."""
+        norm = self._update.follow()
         if math.isfinite(norm):
             self._skipped_in_a_row = 0
-            self.optimizer.step()
-            self.learner.average.update(self.learner.model)
-        else:
-            self.progress.skipped_steps += 1
-            self._skipped_in_a_row += 1
-            if self._skipped_in_a_row >= SKIPPED_IN_A_ROW:
-                raise TrainingError(
-                    f"step {self.progress.step + 1}: the gradient was not finite in "
-                    f"{SKIPPED_IN_A_ROW} steps in a row; lower training.learning_rate"
-                )
-        self.optimizer.zero_grad(set_to_none=True)
+            return norm
+        self.progress.skipped_steps += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= SKIPPED_IN_A_ROW:
+            raise TrainingError(
+                f"step {self.progress.step + 1}: the gradient was not finite in "
+                f"{SKIPPED_IN_A_ROW} steps in a row; lower training.learning_rate"
+            )
         return norm
 
     def _validate(self, logs: TrainingLogs) -> None:
@@ -335,12 +330,6 @@ class Trainer:
         reduced = self.fabric.all_reduce(torch.stack(list(values)).detach())
         means: list[float] = cast("Tensor", reduced).tolist()
         return means
-
-    def _any(self, here: bool) -> bool:
-        """Return whether it holds in any process."""
-        if self.fabric.world_size == 1:
-            return here
-        return self._means([torch.tensor(float(here), device=self.fabric.device)])[0] > 0
 
     def _check_finite(self, losses: Mapping[str, Tensor], step: int) -> None:
         if torch.isfinite(torch.stack(list(losses.values()))).all():

@@ -63,13 +63,15 @@ class Learner:
     optimizer: optim.Optimizer
 
     def state(self) -> dict[str, Any]:
-        """Return plain dicts of tensors and numbers."""
-        return {
+        """Return plain dicts of numbers and of tensors with memory of their own."""
+        state = {
             "model": self.model.state_dict(),
             "average": self.average.model.state_dict(),
             "average_updates": self.average.updates,
             "optimizer": self.optimizer.state_dict(),
         }
+        copied: dict[str, Any] = _copy(state)  # saved as they are, all of a shared memory would go
+        return copied
 
     def load(self, state: Mapping[str, Any], where: str) -> None:
         """Take over what ``state`` returned.
@@ -170,3 +172,9 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def _copy(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _copy(value) for key, value in content.items()}
+    return content.clone() if isinstance(content, torch.Tensor) else content
