@@ -73,6 +73,34 @@ def test_a_run_of_two_processes_goes_on_with_one(cohort: Path, run: Path, tmp_pa
         assert float(resumed["loss"]) == pytest.approx(float(shared["loss"]), rel=2e-4)
 
 
+def test_what_is_wrong_with_the_input_is_told_once(cohort: Path, tmp_path: Path) -> None:
+    wrong = tmp_path / "cohort.csv"
+    wrong.write_text(cohort.read_text().replace("images/", "nowhere/"))
+    done = _train(wrong, tmp_path / "run", "--processes", "2")
+    assert done.returncode == 2
+    assert done.stderr.count("error: ") == 1
+    assert "does not exist" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to find a process")
+def test_a_killed_process_ends_the_run_with_one_line_each(cohort: Path, tmp_path: Path) -> None:
+    long = ["--processes", "2", "--set", "training.max_steps=100000"]
+    started = subprocess.Popen(
+        _command(cohort, tmp_path / "run", *long), stderr=subprocess.PIPE, text=True
+    )
+    while not _lines(tmp_path / "run" / "log.csv"):
+        assert started.poll() is None
+        time.sleep(0.05)
+    tasks = Path(f"/proc/{started.pid}/task")
+    (child,) = {int(n) for t in tasks.iterdir() for n in (t / "children").read_text().split()}
+    os.kill(child, signal.SIGKILL)
+    _, told = started.communicate(timeout=120)
+    assert started.returncode == 2
+    assert "process 1 of 2 lost another one" in told
+    assert "Traceback" not in told
+
+
 def test_one_process_writes(run: Path) -> None:
     assert [row["step"] for row in _rows(run)] == ["1", "2", "3"]
     weights = load_weights(run / "weights.safetensors")
@@ -117,6 +145,10 @@ def _train(
         text=True,
         timeout=300,
     )
+
+
+def _lines(file: Path) -> int:
+    return file.read_text().count("\n") - 1 if file.is_file() else 0
 
 
 def _rows(folder: Path) -> list[dict[str, str]]:

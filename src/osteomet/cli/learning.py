@@ -21,14 +21,22 @@ from osteomet.cli.shared import (
     progress_bar,
     settings_of,
 )
-from osteomet.config import parse_assignment
+from osteomet.config import Config, parse_assignment
 from osteomet.errors import ConfigError
 from osteomet.reproduce import plan as plans
 from osteomet.reproduce.run import reproduce as reproduce_paper
 from osteomet.training.average import average_weights
 from osteomet.training.calibrate import calibrate as calibrate_weights
+from osteomet.training.fabric import processes_that_help
 from osteomet.training.pretrain import pretrain as pretrain_backbone
 from osteomet.training.run import train as train_model
+
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="that share each batch [default: on a CPU as many as use its cores, else 1]"
+    ),
+]
 
 
 def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
@@ -41,7 +49,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
     device: Device = "auto",
-    processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    processes: Processes = None,
     store: StoreFolder = None,
     hard_places: Annotated[
         Path | None,
@@ -58,7 +66,7 @@ def train(  # noqa: PLR0913, PLR0917 - a command's options are its interface
         init=init,
         resume=resume,
         device=device,
-        processes=processes,
+        processes=_processes(processes, device, settings),
         store_dir=store,
         hard_places=hard_places,
         provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
@@ -72,17 +80,18 @@ def pretrain(
     config: ConfigFile = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with the run")] = False,
     device: Device = "auto",
-    processes: Annotated[int, typer.Option(min=1, help="that share each batch")] = 1,
+    processes: Processes = None,
     assignments: Assignments = None,
 ) -> None:
     """Let a backbone learn from scans without labels; its weights are for train --init."""
+    settings = settings_of(config, assignments)
     pretrain_backbone(
         images,
-        settings_of(config, assignments),
+        settings,
         output,
         resume=resume,
         device=device,
-        processes=processes,
+        processes=_processes(processes, device, settings),
         provenance={"command": shlex.join(["osteomet", *sys.argv[1:]])},
         console=console,
     )
@@ -179,3 +188,14 @@ def reproduce(  # noqa: PLR0913, PLR0917 - a command's options are its interface
 def _weights_of(name_or_run: str) -> LoadedWeights:
     path = Path(name_or_run)
     return load_weights(path / "weights.safetensors" if path.is_dir() else name_or_run)
+
+
+def _processes(given: int | None, device: str, settings: Config) -> int:
+    """Return what was asked for, or what helps if the command can be started again.
+
+    That it can if it was started as a command, and not called by another program.
+    """
+    if given is not None:
+        return given
+    is_command = Path(sys.argv[0]).stem in {"osteomet", "__main__"}
+    return processes_that_help(device, settings) if is_command else 1

@@ -32,7 +32,7 @@ from osteomet.ops.freed_memory import keep_freed_memory
 from osteomet.reporting.files import write_atomically
 from osteomet.reporting.reconstructions import Example, reconstructions_png
 from osteomet.structures import Targets
-from osteomet.training.fabric import make_fabric
+from osteomet.training.fabric import lost_process_as_error, of_first_process, read_and_launch
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import steps_per_epoch
@@ -109,11 +109,12 @@ def pretrain(  # noqa: PLR0913 - one keyword for each option of the command
     state = read_state(folder.state) if resume else None
     if state is not None:
         config = resumed_config(folder.state, state, config)
-    fabric = make_fabric(device, config.training.precision, processes)
-    if not fabric.is_global_zero:
-        console = None
-    with fabric.rank_zero_first():
-        store = _store(cases, store_dir or run_dir.parent / STORE_FOLDER, config, console)
+    console = of_first_process(console)
+
+    def read() -> Store:
+        return _store(cases, store_dir or run_dir.parent / STORE_FOLDER, config, console)
+
+    store, fabric = read_and_launch(read, device, config.training.precision, processes)
     learning, measuring = _side(store, "train"), _side(store, "val")
     digest = _digest(store)
     if state is not None:
@@ -132,11 +133,12 @@ def pretrain(  # noqa: PLR0913 - one keyword for each option of the command
         **(provenance or {}),
     }
     data = _data(learning, measuring, config, digest, about, fabric)
-    trainer = Trainer(
-        fabric, folder, config, data,
-        task=PRETRAINING, state=state, started=started, console=console,
-    )  # fmt: skip
-    result = trainer.fit()
+    with lost_process_as_error(fabric):
+        trainer = Trainer(
+            fabric, folder, config, data,
+            task=PRETRAINING, state=state, started=started, console=console,
+        )  # fmt: skip
+        result = trainer.fit()
     if fabric.is_global_zero and result.weights.is_file():
         write_atomically(folder.path / PICTURE, picture(result.weights, data.validation))
     if console is not None:

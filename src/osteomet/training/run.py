@@ -4,6 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from osteomet.data.prepare import STORE_FOLDER
 from osteomet.data.store import Store, StoredScan, build_store, hu_statistics
 from osteomet.errors import InputError
 from osteomet.ops.freed_memory import keep_freed_memory
-from osteomet.training.fabric import make_fabric
+from osteomet.training.fabric import lost_process_as_error, of_first_process, read_and_launch
 from osteomet.training.loop import Trainer, TrainingData, TrainingResult
 from osteomet.training.run_folder import RunFolder
 from osteomet.training.schedule import steps_per_epoch
@@ -79,24 +80,20 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
     state = read_state(folder.state) if resume else None
     if state is not None:
         config = resumed_config(folder.state, state, config)
-    fabric = make_fabric(device, config.training.precision, processes)
-    if not fabric.is_global_zero:
-        console = None
-    with fabric.rank_zero_first():  # it writes the split and the store, the others read them
-        cohort = _split_cohort(cohort_path, config.training.seed)
-        training, validation = _stores(
-            cohort, store_dir or cohort_path.parent / STORE_FOLDER, config, console
-        )
-    hard = false_positives(hard_places, training.scans) if hard_places is not None else {}
-    digest = _digest(training, validation, hard)
-    initial = None if init is None or resume else starting_weights(init, config)
+    console = of_first_process(console)
+
+    def read() -> _Material:
+        return _read(cohort_path, config, init, resume, store_dir, hard_places, console)
+
+    material, fabric = read_and_launch(read, device, config.training.precision, processes)
+    training, validation, initial = material.training, material.validation, material.initial
     if state is not None:
-        check_cohort(folder.state, state, digest)
+        check_cohort(folder.state, state, material.digest)
     else:
         config = _with_hu_constants(config, training, initial)
         if fabric.is_global_zero:
             folder.write_config(config)
-            folder.write_cohort(cohort)
+            folder.write_cohort(material.cohort)
     if fabric.is_global_zero:
         _tell_warnings(folder, [*training.scans, *validation.scans], console)
     about = {
@@ -110,17 +107,57 @@ def train(  # noqa: PLR0913 - one keyword for each option of the command
         about["init"] = {"sha256": initial.sha256, **initial.provenance}
     elif resume:
         about |= _started_from(folder)
-    data = _training_data(training, validation, config, hard, digest, about, fabric)
+    data = _training_data(material, config, about, fabric)
     if config.training.epochs is not None and console is not None:
         console.print(f"{config.training.epochs} epochs of {data.epoch_steps} steps")
-    trainer = Trainer(
-        fabric, folder, config, data,
-        initial=initial, state=state, started=started, console=console,
-    )  # fmt: skip
-    result = trainer.fit()
+    with lost_process_as_error(fabric):
+        trainer = Trainer(
+            fabric, folder, config, data,
+            initial=initial, state=state, started=started, console=console,
+        )  # fmt: skip
+        result = trainer.fit()
     if console is not None:
         console.print(_summary(result), highlight=False, markup=False, soft_wrap=True)
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """What a run reads before it begins.
+
+    Attributes:
+        cohort: all scans, with their split.
+        training: the scans to learn from.
+        validation: those to measure on.
+        hard: boxes of hard backgrounds by scan_id.
+        digest: of all of these.
+        initial: weights to start from.
+    """
+
+    cohort: Cohort
+    training: Store
+    validation: Store
+    hard: Mapping[str, Boxes]
+    digest: str
+    initial: StartingWeights | None
+
+
+def _read(
+    cohort_path: Path,
+    config: Config,
+    init: str | Path | None,
+    resume: bool,
+    store_dir: Path | None,
+    hard_places: Path | None,
+    console: Console | None,
+) -> _Material:
+    cohort = _split_cohort(cohort_path, config.training.seed)
+    folder = store_dir or cohort_path.parent / STORE_FOLDER
+    training, validation = _stores(cohort, folder, config, console)
+    hard = false_positives(hard_places, training.scans) if hard_places is not None else {}
+    digest = _digest(training, validation, hard)
+    initial = None if init is None or resume else starting_weights(init, config)
+    return _Material(cohort, training, validation, hard, digest, initial)
 
 
 def _started_from(folder: RunFolder) -> dict[str, Any]:
@@ -181,16 +218,10 @@ def _side(store: Store, side: str) -> Store:
 
 
 def _training_data(
-    training: Store,
-    validation: Store,
-    config: Config,
-    hard: Mapping[str, Boxes],
-    digest: str,
-    provenance: Mapping[str, Any],
-    fabric: Fabric,
+    material: _Material, config: Config, provenance: Mapping[str, Any], fabric: Fabric
 ) -> TrainingData:
-    settings = config.training
-    sampler = PatchSampler(training, config, settings.seed, hard_places=hard)
+    settings, scans = config.training, material.training
+    sampler = PatchSampler(scans, config, settings.seed, hard_places=material.hard)
     return TrainingData(
         batches=lambda step: PatchLoader(
             sampler,
@@ -201,9 +232,9 @@ def _training_data(
             processes=fabric.world_size,
             device=fabric.device,
         ),
-        validation=list(validation_patches(validation, config, settings.seed)),
-        epoch_steps=steps_per_epoch(len(training.scans), settings),
-        cohort_sha256=digest,
+        validation=list(validation_patches(material.validation, config, settings.seed)),
+        epoch_steps=steps_per_epoch(len(scans.scans), settings),
+        cohort_sha256=material.digest,
         provenance=provenance,
     )
 
