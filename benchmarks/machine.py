@@ -135,12 +135,13 @@ def _cpu_s(run: Callable[[], object], repeats: int) -> float:
     return time.process_time() - began
 
 
-def description(threads: int) -> str:
+def description(threads: int | None = None) -> str:
     """Return processor, its vectors, cores, threads and versions, and how busy the machine is."""
     load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
     vectors = torch.backends.cpu.get_cpu_capability()
+    used = "" if threads is None else f", {threads} threads"
     return (
-        f"{processor()}, {vectors}; {os.cpu_count()} cores, {threads} threads; Python "
+        f"{processor()}, {vectors}; {os.cpu_count()} cores{used}; Python "
         f"{platform.python_version()}, torch {torch.__version__}; load average {load}"
     )
 

@@ -73,7 +73,7 @@ def page(options: argparse.Namespace) -> str:
         + (", and `--against` a working copy of the code before" if options.against else "")
         + ".",
         "",
-        f"{description(1)}. configs/default.toml, {STEPS - WARM} steps counted in each of "
+        f"{description()}. configs/default.toml, {STEPS - WARM} steps counted in each of "
         f"{options.rounds} runs, in turn; median time of a step with its data, by the wall.",
         "",
         "| processes | threads of each | code | a step, ms | all runs | times one of each |",

@@ -48,7 +48,7 @@ class OneMachine(DDPStrategy):
 
     def setup_module(self, module: nn.Module) -> nn.Module:  # type: ignore[override]
         """Wrap a module, which is left as it is if there is memory."""
-        numbers = sum(_slot(p) for p in _trained(module))
+        numbers = sum(_slot(p) for p in module.parameters() if p.requires_grad)
         self.memory = open_shared_rows(distributed.get_world_size() + KEPT, numbers)
         return super().setup_module(module) if self.memory is None else module
 
@@ -99,9 +99,11 @@ class SharedUpdate(Update):
     def __init__(self, learner: Learner, max_norm: float, memory: Tensor) -> None:
         self.learner, self.max_norm = learner, max_norm
         self._rank, self._processes = distributed.get_rank(), distributed.get_world_size()
-        self._parameters = _trained(learner.model)
-        owners = share_out([_slot(p) for p in self._parameters], self._processes)
-        starts, bounds = _places([_slot(p) for p in self._parameters], owners, self._processes)
+        named = [(n, p) for n, p in learner.model.named_parameters() if p.requires_grad]
+        names, self._parameters = [n for n, _ in named], [p for _, p in named]
+        sizes = [_slot(p) for p in self._parameters]
+        owners = share_out(sizes, self._processes)
+        starts, bounds = _places(sizes, owners, self._processes)
         own = slice(*bounds[self._rank : self._rank + 2])
         laid, kept = memory.split([self._processes, KEPT])
         places = list(zip(self._parameters, starts, owners, strict=True))
@@ -113,12 +115,8 @@ class SharedUpdate(Update):
             for parameter, start, owner in places
             if owner == self._rank
         ]
-        self._own_names = {
-            name
-            for name, parameter in learner.model.named_parameters()
-            if any(parameter is mine for mine, _ in self._own)
-        }
-        self._move(kept, starts)
+        self._own_names = {n for n, owner in zip(names, owners, strict=True) if owner == self._rank}
+        self._move(kept, names, starts)
 
     def follow(self) -> float:
         """Add up, clip and follow the part of the gradient that belongs to this process."""
@@ -153,19 +151,18 @@ class SharedUpdate(Update):
         distributed.all_reduce(square)
         return math.sqrt(square) / self._processes if math.isfinite(square) else math.inf
 
-    def _move(self, kept: Tensor, starts: Sequence[int]) -> None:
+    def _move(self, kept: Tensor, names: Sequence[str], starts: Sequence[int]) -> None:
         """Put all that is updated where all processes see it."""
         weights, averages, first, second = kept
-        names = {id(p): name for name, p in self.learner.model.named_parameters()}
         averaged = dict(self.learner.average.model.named_parameters())
         state = self.learner.optimizer.state
-        for parameter, start in zip(self._parameters, starts, strict=True):
+        for name, parameter, start in zip(names, self._parameters, starts, strict=True):
             moments = state[parameter] or {
                 "step": torch.tensor(0.0),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-            average = averaged[names[id(parameter)]]
+            average = averaged[name]
             places = {
                 "step": first[start + parameter.numel()],  # each slot has room for one number more
                 "exp_avg": _view(first, parameter, start),
@@ -175,8 +172,8 @@ class SharedUpdate(Update):
             if self._rank == 0:
                 weight.copy_(parameter.detach())
                 mean.copy_(average)
-                for name, place in places.items():
-                    place.copy_(moments[name])
+                for key, place in places.items():
+                    place.copy_(moments[key])
             parameter.data, average.data = weight, mean
             state[parameter] = places
         distributed.barrier()
@@ -202,10 +199,6 @@ def _places(
                 starts[i], at = at, at + sizes[i]
         bounds.append(at)
     return starts, bounds
-
-
-def _trained(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _slot(parameter: Tensor) -> int:
