@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,30 @@ def test_kernels_compile_where_no_cache_can_be_written() -> None:
         "print(nms.nms(torch.tensor([[0., 0, 0, 1, 1, 1]]), torch.ones(1), 0.5).tolist())"
     )
     assert run_python(code) == "[0]"
+
+
+@needs_numba
+def test_processes_take_turns_at_the_cache(tmp_path: Path) -> None:
+    """A process that reads or writes a compiled loop waits for one that holds the lock."""
+    code = (
+        "import pathlib, sys, time, numpy as np\n"
+        "from filelock import FileLock\n"
+        "from osteomet.ops.nms import _take_greedily as kernel\n"
+        "lock = FileLock(pathlib.Path(kernel._cache.cache_path) / '.osteomet.lock', timeout=0)\n"
+        "held = []\n"
+        "look = kernel._cache._cache_file.load\n"
+        "def load(key):\n"
+        "    try:\n"
+        "        lock.acquire(); lock.release(); held.append(False)\n"
+        "    except TimeoutError:\n"
+        "        held.append(True)\n"
+        "    return look(key)\n"
+        "kernel._cache._cache_file.load = load\n"
+        "import osteomet.ops.nms as nms, torch\n"
+        "nms.nms(torch.tensor([[0., 0, 0, 1, 1, 1]]), torch.ones(1), 0.5)\n"
+        "print(held)"
+    )
+    assert run_python(code, NUMBA_CACHE_DIR=str(tmp_path)) == "[True]"
 
 
 @pytest.mark.parametrize("threads", [1, 3])

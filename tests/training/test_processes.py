@@ -117,6 +117,17 @@ def test_same_seed_gives_the_same_run(cohort: Path, run: Path, tmp_path: Path) -
     assert all(torch.equal(again[name], value) for name, value in before.items())
 
 
+def test_without_memory_to_share_gradients_go_through_sockets(
+    cohort: Path, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.memfd_create\n")
+    done = _train(cohort, tmp_path / "run", "--processes", "2", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    for sockets, shared in zip(_rows(tmp_path / "run"), _rows(run), strict=True):
+        for name, value in shared.items():
+            assert float(sockets[name]) == pytest.approx(float(value), rel=1e-5, abs=1e-6), name
+
+
 def test_torchrun_starts_the_processes(cohort: Path, run: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = _train(cohort, tmp_path / "run", launcher=torchrun)
@@ -135,11 +146,15 @@ def _command(
 
 
 def _train(
-    cohort: Path, folder: Path, *options: str, launcher: list[str] | None = None
+    cohort: Path,
+    folder: Path,
+    *options: str,
+    launcher: list[str] | None = None,
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         _command(cohort, folder, *options, launcher=launcher),
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         check=False,
         capture_output=True,
         text=True,

@@ -22,11 +22,13 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -46,6 +48,9 @@ NUMBA_ENABLED = _numba is not None
 FAST_MATH = {"contract", "reassoc", "nsz"}
 """What fast math may do: NaN and infinity keep their meaning, so that divergence shows."""
 
+
+LOCK_S = 30.0
+"""Seconds to wait for another process that reads or writes a compiled loop."""
 
 CACHE_LINE = 64
 """Bytes."""
@@ -77,8 +82,37 @@ def compile_kernel(function: Function, fastmath: bool = True, inline: bool = Fal
     try:
         compiled: Function = compile_it(cache=True)(plain)
     except RuntimeError:  # neither the package nor a home folder can be written: no cache
-        compiled = compile_it()(plain)
+        return cast("Function", compile_it()(plain))
+    _take_turns(compiled)
     return compiled
+
+
+def _take_turns(compiled: Any) -> None:
+    """Let processes take turns where a compiled loop is kept.
+
+    numba counts the files there, lists them, and writes the new one after its list: of two
+    processes that compile at once, one may read what the other has not written yet, in a file left
+    by an older loop (numba issue 10128 is such a case). Processes that train together, and workers
+    that predict, compile at once when they run for the first time.
+    """
+    cache = compiled._cache
+    lock = FileLock(Path(cache.cache_path) / ".osteomet.lock", timeout=LOCK_S)
+
+    def in_turn(work: Callable[..., Any]) -> Callable[..., Any]:
+        def work_alone(*arguments: Any) -> Any:
+            try:
+                lock.acquire()
+            except (OSError, NotImplementedError):  # a folder without locks, or a stopped process
+                return work(*arguments)
+            try:
+                return work(*arguments)
+            finally:
+                lock.release()
+
+        return work_alone
+
+    cache.load_overload = in_turn(cache.load_overload)
+    cache.save_overload = in_turn(cache.save_overload)
 
 
 def uses_numba(*tensors: torch.Tensor) -> bool:
