@@ -24,20 +24,6 @@ SIDE_MULTIPLE = 32
 """Tile sides are multiples of the coarsest stride of a network; this one suits them all."""
 
 SHORTEST_SIDE = 0.6
-"""Of the configured side: a tile much smaller than that lacks context."""
-
-TILE_OVERHEAD_VOX = 200_000
-"""What the heads cost for each tile, in voxels of the backbone's cost."""
-
-LAYERS_AT_ONCE = 8
-"""Of cells, for which a slab of the scan is resampled."""
-
-NEIGHBOURS = np.ones((3, 3, 3), dtype=bool)
-
-SIDE_MULTIPLE = 32
-"""Tile sides are multiples of the coarsest stride of a backbone."""
-
-SHORTEST_SIDE = 0.6
 """Of the configured side: a tile much smaller than a training patch lacks context."""
 
 TILE_OVERHEAD_VOX = 200_000

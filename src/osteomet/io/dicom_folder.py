@@ -16,8 +16,6 @@ from osteomet.io.dicom_headers import SeriesHeader, read_dataset, text
 from osteomet.io.scan_record import blaming
 from osteomet.io.series_choice import is_ct
 
-DRAWINGS = ("SEG", "RTSTRUCT")
-
 
 @dataclass(frozen=True)
 class SeriesFiles:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from osteomet.data.adapters.drafts import Draft, Request, Skipped
 from osteomet.data.manifest import Case, MaskKind
 from osteomet.errors import AnnotationError, InputError
@@ -132,8 +130,3 @@ def read_all(
     if not parts:
         raise AnnotationError("; ".join(problems))
     return parts, problems
-
-
-def is_empty(regions: Regions) -> bool:
-    """Tell whether no voxel of the scan is in a region."""
-    return not bool(np.any(regions.labels))
