@@ -167,6 +167,7 @@ Read the files in the order of the data flow; each line is one step::
     evaluation/lung_threshold.py      from which p(lung) a patient is called lung
     evaluation/detection_figures.py   what is measured of detection
     evaluation/segmentation_figures.py  of segmentation
+    evaluation/appearance_figures.py  what reported lesions look like
     evaluation/primary_figures.py     and of the primary
     evaluation/cohort.py              all figures of a cohort
     evaluation/comparison.py          two models on the same patients

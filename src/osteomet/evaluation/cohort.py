@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from osteomet.errors import ConfigError
+from osteomet.evaluation.appearance_figures import appearance_families
 from osteomet.evaluation.calibration import Reliability, reliability
 from osteomet.evaluation.decision import THRESHOLDS, net_benefit_of_all
 from osteomet.evaluation.detection import FROC, PooledMatches
@@ -194,6 +195,7 @@ def evaluate_predictions(
         *detection_families(cohort, pooled),
         *segmentation_families(cohort, options.tolerance_mm),
         *primary_families(cohort, options.lung_threshold, options.prior_lung),
+        *appearance_families(cohort),
     )
     given = Labelled.of_cohort(cohort).predicted()
     drawn = (froc_band(cohort, pooled), roc_band(given), benefit_band(given))

@@ -1,8 +1,8 @@
 """One predicted scan against its truth, reduced to a few numbers."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
@@ -19,7 +19,10 @@ from osteomet.evaluation.overlap_crops import Crop, pair_crop, scan_crops
 from osteomet.evaluation.panoptic import PanopticCounts, mask_ious, match_masks
 from osteomet.evaluation.segmentation import Overlap, dice
 from osteomet.evaluation.surface import TOLERANCE_MM, SurfaceCounts, compare_surfaces
-from osteomet.findings import Candidate, Findings, PrimaryTumour
+from osteomet.findings import Candidate, Findings, LesionAttributes, PrimaryTumour
+
+LOOKS = tuple(LesionAttributes.model_fields)
+"""What findings tell of how a lesion looks."""
 
 STRICT_IOU = 0.5
 """Box IoU of the stricter average precision; the other is ``detection.HIT_IOU``."""
@@ -33,6 +36,7 @@ class EvaluationCase:
         instances: true lesions as a label map on the scan's own grid; 0 is background.
         primary: the patient's, UNKNOWN where it is.
         ignore: voxels neither rewarded nor punished, on the same grid.
+        noted: by label, for each of ``LOOKS`` 1 or 0, or less where nobody noted it.
     """
 
     scan_id: str
@@ -41,6 +45,7 @@ class EvaluationCase:
     instances: Integer[np.ndarray, "z y x"]
     primary: PrimaryTumour
     ignore: Bool[np.ndarray, "z y x"] | None = None
+    noted: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +59,9 @@ class ScanResult:
         dice: ``(lesions,)`` of each true lesion with the reported one that hit it; 0 for a miss.
         surface_agreement: ``(lesions,)`` normalised surface distance, likewise.
         diameters_mm: ``(lesions,)`` of a sphere of each true lesion's volume.
+        told: ``(lesions, looks)`` probabilities of what each true lesion looks like; NaN for a
+            miss, or where the findings do not tell.
+        noted: ``(lesions, looks)`` what it does look like: 1 or 0, or -1 where nobody noted it.
         overlap: voxels of all reported lesions against all true ones.
         surfaces: surface voxels of all reported lesions and all true ones.
         panoptic: matches of masks.
@@ -68,6 +76,8 @@ class ScanResult:
     dice: Float[np.ndarray, " lesions"]
     surface_agreement: Float[np.ndarray, " lesions"]
     diameters_mm: Float[np.ndarray, " lesions"]
+    told: Float[np.ndarray, "lesions looks"]
+    noted: Int[np.ndarray, "lesions looks"]
     overlap: Overlap
     surfaces: SurfaceCounts
     panoptic: PanopticCounts
@@ -140,6 +150,8 @@ def score_scan(case: EvaluationCase, *, tolerance_mm: float = TOLERANCE_MM) -> S
         dice=dices,
         surface_agreement=agreements,
         diameters_mm=np.cbrt(6 / np.pi * volumes_mm3),
+        told=_told(findings, matches),
+        noted=_noted(case, truth.ids),
         overlap=overlap,
         surfaces=surfaces,
         panoptic=match_masks(iou),
@@ -197,6 +209,23 @@ def _shapes(
         dices[lesion] = dice(crop.predicted, crop.true)
         agreements[lesion] = _surfaces(truth, crop, tolerance_mm).agreement
     return dices, agreements
+
+
+def _told(findings: Findings, matches: ScanMatches) -> Float[np.ndarray, "lesions looks"]:
+    told = np.full((matches.lesions, len(LOOKS)), np.nan)
+    for place, lesion in zip(matches.candidate.tolist(), matches.lesion.tolist(), strict=True):
+        said = findings.lesions[place].attributes
+        if lesion >= 0 and said is not None:
+            told[lesion] = [getattr(said, name) for name in LOOKS]
+    return told
+
+
+def _noted(
+    case: EvaluationCase, ids: Int[np.ndarray, " lesions"]
+) -> Int[np.ndarray, "lesions looks"]:
+    unknown = (-1,) * len(LOOKS)
+    rows = [tuple(case.noted.get(label, unknown)) for label in ids.tolist()]
+    return np.maximum(np.array(rows, dtype=np.int64).reshape(-1, len(LOOKS)), -1)
 
 
 def _scan_overlap(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from osteomet.data.annotations import instances_on_scan
+from osteomet.data.attributes import read_attributes
 from osteomet.data.manifest import Case
 from osteomet.errors import InputError
 from osteomet.evaluation.cohort import DEFAULTS, Evaluation, Options, evaluate_predictions
@@ -32,6 +33,7 @@ def evaluate_cohort(
 
     Raises:
         InputError: a scan was not predicted, has no masks, or there is no scan at all.
+        AnnotationError: a mask or a ``lesions`` file cannot be used.
     """
     if not cases:
         raise InputError("no scan to evaluate; choose a split that the cohort has")
@@ -51,7 +53,13 @@ def _pairs(predictions: Path, cases: Sequence[Case]) -> Iterator[EvaluationCase]
         findings = Findings.read(found)
         instances, ignore = instances_on_scan(case, _grid(findings))
         yield EvaluationCase(
-            case.scan_id, case.patient_id, findings, instances, case.primary, ignore
+            case.scan_id,
+            case.patient_id,
+            findings,
+            instances,
+            case.primary,
+            ignore,
+            read_attributes(case.lesions),
         )
 
 
