@@ -41,7 +41,7 @@ class PartClock:
         timed: list[tuple[Any, str, str, str]] = [
             (model.roi_heads, "losses", REGIONS, "forward"),
             (trainer.fabric, "backward", "losses", BACKWARD),
-            (trainer, "_update", UPDATE, "forward"),
+            (trainer._update, "follow", UPDATE, "forward"),
             (trainer.learner.average, "update", AVERAGE, "forward"),
         ]
         for owner, method, name, direction in timed:

@@ -89,7 +89,7 @@ def test_sums_over_many_voxels_stay_exact() -> None:
 
 @needs_numba
 def test_threads_do_not_change_a_bit() -> None:
-    x, weight, bias, grad = tensors(2, 40, 6, 25, 10)  # large enough for several threads
+    x, weight, bias, grad = tensors(2, 40, 12, 25, 10)  # large enough for several threads
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)

@@ -35,8 +35,8 @@ from osteomet.ops.lanes import WIDTH
 
 Features = Float[Tensor, "batch channels depth height width"]
 
-SMALL = 100_000
-"""Values of ``x`` below which to wake a second thread takes longer than the work."""
+SMALL = 200_000
+"""Values of ``x`` below which a second thread gains little time and costs half as much again."""
 
 
 def depthwise_conv3d(
@@ -149,7 +149,7 @@ def _convolve_small(x: Tensor, weight: Tensor, bias: Tensor, mirror: bool = Fals
 
 def _voxels(x: Tensor) -> np.ndarray:
     """Return features that are channels last as ``(batch, z, y, x, channels)``."""
-    voxels: np.ndarray = x.detach().permute(0, 2, 3, 4, 1).numpy()
+    voxels: np.ndarray = x.detach().numpy().transpose(0, 2, 3, 4, 1)
     return voxels
 
 
