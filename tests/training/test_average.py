@@ -45,6 +45,18 @@ def test_different_networks_have_no_mean(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_run_comes_after_what_it_started_from(tmp_path: Path) -> None:
+    start, output = weights("start", 1.0), tmp_path / "mean.safetensors"
+    run = weights("run", 5.0)
+    run = dataclasses.replace(
+        run, provenance={**run.provenance, "init": {"sha256": start.sha256}}, sha256="1" * 64
+    )
+    with pytest.raises(ConfigError, match="run was trained from start; expected what a run"):
+        average_weights(run, start, 0.3, output)
+    average_weights(start, run, 0.7, output)
+    assert load_weights(output).provenance["init"] == {"sha256": start.sha256}
+
+
 def test_the_command_takes_runs_and_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,17 +18,23 @@ def average_weights(
 ) -> None:
     """Write the mean of two weights, of which the second counts ``share``.
 
-    Settings are the second's. The mean has no second stage, no operating threshold of its own and
+    Settings and provenance are the second's: that of a run, where the first is what it started
+    from. The mean has no second stage, no operating threshold of its own and
     no figures: calibrate it.
 
     Raises:
-        ConfigError: ``share`` lies outside 0 to 1.
+        ConfigError: ``share`` lies outside 0 to 1, or the first is a run from the second.
         CheckpointError: the weights belong to different networks, or to other voxels or HU
             windows; or the file cannot be written.
     """
     if not 0 <= share <= 1:
         raise ConfigError(f"the share is {share:g}; expected 0 to 1")
     _check_same_network(first, second)
+    if first.provenance.get("init", {}).get("sha256") == second.sha256:
+        raise ConfigError(
+            f"{first.name} was trained from {second.name}; expected what a run started from first, "
+            "and the run second: the mean is told to be the run's"
+        )
     state: State = {
         name: (1 - share) * first.model_state[name] + share * value
         if value.is_floating_point()
