@@ -171,6 +171,8 @@ class Trainer:
                     self._validate(logs)
                 if self._due(self.settings.checkpoint_every) or self._ended():
                     self._checkpoint()
+                # alone, it stops for what came after the losses were exchanged, too
+                self._stopping |= self.fabric.world_size == 1 and self._stop.requested
             if self._stopping:
                 self._checkpoint()
                 logs.say(f"stopped after step {progress.step}; go on with --resume")
