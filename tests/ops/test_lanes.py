@@ -46,7 +46,9 @@ def convolve(row: np.ndarray, taps: np.ndarray, out: np.ndarray, ends: Ends) -> 
 
 @compile_kernel
 def correlate(row: np.ndarray, grad: np.ndarray, out: np.ndarray, ends: Ends) -> None:
-    store(out, 0, add_correlated(zeros(THREE), row, grad, BEGINS * WIDTH, FOUR, ends))
+    store(
+        out, 0, add_correlated(zeros(THREE), row, BEGINS * WIDTH, grad, BEGINS * WIDTH, FOUR, ends)
+    )
 
 
 def neighbours(row: np.ndarray, ends: Ends) -> np.ndarray:
