@@ -100,5 +100,6 @@ def test_a_lost_process_is_one_error() -> None:
     lost = pytest.raises(TrainingError, match="process 1 of 1 lost another one")
     with lost, lost_process_as_error(fabric):
         exec(broken, {})
+    other = compile("raise RuntimeError('of the model')", "distributed/home/model.py", "exec")
     with pytest.raises(RuntimeError, match="of the model"), lost_process_as_error(fabric):
-        raise RuntimeError("of the model")
+        exec(other, {})

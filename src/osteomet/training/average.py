@@ -19,8 +19,8 @@ def average_weights(
     """Write the mean of two weights, of which the second counts ``share``.
 
     Settings and provenance are the second's: that of a run, where the first is what it started
-    from. The mean has no second stage, no operating threshold of its own and
-    no figures: calibrate it.
+    from. The mean has no second stage, no operating threshold of its own and no figures: calibrate
+    it.
 
     Raises:
         ConfigError: ``share`` lies outside 0 to 1, or the first is a run from the second.

@@ -5,6 +5,7 @@ import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -107,8 +108,8 @@ def lost_process_as_error(fabric: Fabric) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        calls = traceback.extract_tb(error.__traceback__)
-        if not any("distributed" in call.filename for call in calls):
+        files = [Path(call.filename) for call in traceback.extract_tb(error.__traceback__)]
+        if not any("torch/distributed/" in file.as_posix() for file in files):
             raise
         raise TrainingError(
             f"process {fabric.global_rank + 1} of {fabric.world_size} lost another one, which "
