@@ -142,6 +142,7 @@ class Trainer:
         self._spent_before = self.progress.elapsed_s
         self._skipped_in_a_row = 0
         self._stop, self._stopping = StopRequest(), False
+        self._alone = fabric.world_size == 1
 
     def _start_from(self, model: nn.Module, initial: StartingWeights) -> None:
         fresh = load_fitting(model, initial.state, initial.name)
@@ -171,8 +172,8 @@ class Trainer:
                     self._validate(logs)
                 if self._due(self.settings.checkpoint_every) or self._ended():
                     self._checkpoint()
-                # alone, it stops for what came after the losses were exchanged, too
-                self._stopping |= self.fabric.world_size == 1 and self._stop.requested
+                if self._alone:  # nobody to agree with: what came after the step counts, too
+                    self._stopping = self._stop.requested
             if self._stopping:
                 self._checkpoint()
                 logs.say(f"stopped after step {progress.step}; go on with --resume")
@@ -202,7 +203,7 @@ class Trainer:
         norm = self._follow_gradient()
         self.progress.step += 1
         # a signal may have reached one process only; all stop at the same step
-        asked = torch.tensor(float(self._stop.requested), device=device)
+        asked = torch.tensor(float(not self._alone and self._stop.requested), device=device)
         *means, stop = self._means([loss, *losses.values(), asked])
         self._stopping = stop > 0
         told = dict(zip(("loss", *losses), means, strict=True))
