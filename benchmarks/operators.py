@@ -46,7 +46,7 @@ SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     ),
     "linear": ("Linear maps of each voxel's channels", linear_maps),
     "norm": ("Layer normalisation", layer_norms),
-    "dense": ("Dense 3 x 3 x 3 convolution of few channels", dense),
+    "dense": ("Dense 3 x 3 x 3 convolution", dense),
     "losses": ("Losses of masks", binary_losses),
     "cubes": ("Cubes of voxels into channels", cubes),
     "roi": ("RoIAlign, one sample a bin", roi_alignment),

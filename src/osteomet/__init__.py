@@ -41,7 +41,8 @@ Read the files in the order of the data flow; each line is one step::
     ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
     ops/depthwise_kernels.py          its loops on a CPU
     ops/depthwise_small.py            those for maps of at most 4 voxels a side
-    ops/dense_conv.py                 3 x 3 x 3 of few channels, likewise
+    ops/dense_conv.py                 3 x 3 x 3 of all channels, likewise
+    ops/winograd.py                   its loops on a CPU, with a third of the products
     ops/gelu.py                       GELU and its derivative
     ops/row_products.py               linear maps of each voxel's few channels
     ops/layer_norm.py                 LayerNorm of few channels

@@ -13,7 +13,10 @@ from osteomet.ops.lanes import (
     Ends,
     add_convolved,
     add_correlated,
+    cube_transform,
     load,
+    multiply,
+    number,
     store,
     transpose_square,
     zeros,
@@ -101,3 +104,56 @@ def test_a_square_is_turned_where_it_lies() -> None:
     assert (columns[:, :WIDTH] == rows.T).all()
     assert not columns[:, WIDTH:].any()
     assert not out[:5].any()
+
+
+NARROWER = ((1, 1, 1, 0), (0, 1, -1, -1))
+EQUAL = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+WIDER = ((1, 0), (1, 1), (1, -1), (0, -1))
+narrower, equal, wider = (cube_transform(matrix) for matrix in (NARROWER, EQUAL, WIDER))
+Distances = tuple[int, int, int]
+
+
+@compile_kernel
+def narrow_cube(source: np.ndarray, by: Distances, out: np.ndarray, to: Distances) -> None:
+    narrower(source, WIDTH, by, out, 2 * WIDTH, to)
+
+
+@compile_kernel
+def turn_cube(source: np.ndarray, by: Distances, out: np.ndarray, to: Distances) -> None:
+    equal(source, WIDTH, by, out, 2 * WIDTH, to)
+
+
+@compile_kernel
+def widen_cube(source: np.ndarray, by: Distances, out: np.ndarray, to: Distances) -> None:
+    wider(source, WIDTH, by, out, 2 * WIDTH, to)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "matrix"), [(narrow_cube, NARROWER), (turn_cube, EQUAL), (widen_cube, WIDER)]
+)
+def test_a_cube_is_multiplied_along_each_axis(kernel: object, matrix: tuple) -> None:
+    rows, columns = len(matrix), len(matrix[0])
+    cube = drawn(columns + 1, columns + 2, columns + 3, WIDTH)  # it lies in a larger one
+    out = np.zeros((rows + 2, rows + 1, rows + 3, WIDTH), np.float32)
+    strides, leaps = (
+        tuple(step // 4 for step in array.strides[:3])  # numbers, not bytes
+        for array in (cube, out)
+    )
+    kernel(cube.reshape(-1), strides, out.reshape(-1), leaps)
+    a = np.array(matrix, dtype=float)
+    inside = cube[:columns, :columns, 1 : columns + 1].astype(float)
+    expected = np.einsum("zi,yj,xk,ijkw->zyxw", a, a, a, inside)
+    np.testing.assert_allclose(out[:rows, :rows, 2 : rows + 2], expected, atol=1e-5)
+    out[:rows, :rows, 2 : rows + 2] = 0
+    assert not out.any()
+
+
+@compile_kernel
+def scale(source: np.ndarray, out: np.ndarray, at: int) -> None:
+    store(out, 0, multiply(load(out, 0, THREE), number(source, at)))
+
+
+def test_a_number_is_read_where_it_lies() -> None:
+    source, out = drawn(7), np.ones(3 * WIDTH, np.float32)
+    scale(source, out, 5)
+    np.testing.assert_array_equal(out, np.full(3 * WIDTH, source[5]))

@@ -11,6 +11,7 @@ depends on this file: clear ``__pycache__`` after a change here.
 """
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -47,6 +48,10 @@ MIDDLE: Ends = (NEAR, NEAR)
 LAST: Ends = (NEAR, ())
 """Where in a row some voxels lie. Tuples, because a compiler knows how long they are: one item
 for each neighbour that the row has before them, and for each after; those of 7 taps at most."""
+
+Matrix = tuple[tuple[int, ...], ...]
+Cube = dict[tuple[int, ...], Any]
+"""What lies at each place of a cube, z, y, x."""
 
 Made = tuple[Any, Callable[..., Any]]
 """What numba asks of an intrinsic: its types, and what writes its instructions."""
@@ -106,6 +111,16 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, lanes), make
+
+
+@_intrinsic
+def number(_: Any, array: Any, at: Any) -> Made:
+    """Return ``array[at]``, without a look whether it shall be counted from the end."""
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        return builder.load(_Memory(context, builder, signature.args[0], *given).start)
+
+    return types.float32(array, types.intp), make
 
 
 @_intrinsic
@@ -187,6 +202,56 @@ def transpose_square(
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, out, types.intp, types.intp), make
+
+
+def cube_transform(matrix: Matrix) -> Callable[..., Any]:
+    """Make what multiplies a cube of registers by a matrix of 0, 1 and -1 along each axis.
+
+    Args:
+        matrix: as many columns as the cube has registers a side, and as many rows as it shall
+            have.
+
+    Returns:
+        For compiled loops ``(source, at, strides, out, to, leaps)``: where in ``source`` the cube
+        begins, how far its next register lies along each axis, and the same of the result.
+    """
+
+    @_intrinsic
+    def transform(
+        _: Any, source: Any, at: Any, strides: Any, out: Any, to: Any, leaps: Any
+    ) -> Made:
+        def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+            def read(key: tuple[int, ...]) -> Any:
+                return _Memory(context, builder, kinds[0], given[0], places[key]).load(0)
+
+            def write(key: tuple[int, ...], register: Any) -> None:
+                memory = _Memory(context, builder, kinds[1], given[3], targets[key])
+                memory.store(0, register)
+
+            kinds = signature.args[0], signature.args[3]
+            rows, columns = len(matrix), len(matrix[0])
+            places = _cube_places(builder, given[1], given[2], columns)
+            targets = _cube_places(builder, given[4], given[5], rows)
+            if rows < columns:  # slices first: they leave less to be kept
+                cube: Cube = {}
+                for x in range(columns):
+                    part = {key: read(key) for key in places if key[2] == x}
+                    cube |= _along(builder, _along(builder, part, 0, matrix), 1, matrix)
+                for key, register in _along(builder, cube, 2, matrix).items():
+                    write(key, register)
+            else:
+                cube = _along(builder, {key: read(key) for key in places}, 2, matrix)
+                for x in range(rows):
+                    part = {key: cube[key] for key in cube if key[2] == x}
+                    part = _along(builder, _along(builder, part, 0, matrix), 1, matrix)
+                    for key, register in part.items():
+                        write(key, register)
+            return context.get_dummy_value()
+
+        distances = types.UniTuple(types.intp, 3)
+        return types.void(source, types.intp, distances, out, types.intp, distances), make
+
+    return transform
 
 
 @_intrinsic
@@ -274,6 +339,34 @@ def _exchange(builder: Any, upper: Any, lower: Any, half: int) -> tuple[Any, Any
         builder.shuffle_vector(upper, lower, ir.Constant(lanes, first)),
         builder.shuffle_vector(upper, lower, ir.Constant(lanes, second)),
     )
+
+
+def _cube_places(builder: Any, at: Any, strides: Any, side: int) -> Cube:
+    """Return where in an array each place of a cube lies."""
+    places = {}
+    for key in itertools.product(range(side), repeat=3):
+        places[key] = at
+        for count, stride in zip(key, cgutils.unpack_tuple(builder, strides), strict=True):
+            step = builder.mul(stride, ir.IntType(64)(count))
+            places[key] = builder.add(places[key], step)
+    return places
+
+
+def _along(builder: Any, cube: Cube, axis: int, matrix: Matrix) -> Cube:
+    """Multiply a cube of registers by a matrix along one axis."""
+    made = {}
+    for key in cube:
+        if key[axis] == 0:
+            for row, signs in enumerate(matrix):
+                here = [(*key[:axis], i, *key[axis + 1 :]) for i in range(len(signs))]
+                terms = [(sign, cube[k]) for sign, k in zip(signs, here, strict=True) if sign]
+                terms.sort(key=lambda term: -term[0])  # from the first that needs no other sign
+                sign, total = terms[0]
+                total = total if sign > 0 else builder.fneg(total)
+                for sign, term in terms[1:]:
+                    total = (builder.fadd if sign > 0 else builder.fsub)(total, term)
+                made[*key[:axis], row, *key[axis + 1 :]] = total
+    return made
 
 
 def _register_by_register(operation: str, lanes: Any, other: Any) -> Made:
