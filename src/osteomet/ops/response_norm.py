@@ -86,19 +86,58 @@ def gelu_and_norms(x: Voxels) -> tuple[Voxels, Float[Tensor, "batch channels"]]:
     return activated, total.sqrt().float()
 
 
+def _factor_gradients(
+    norms: Float[Tensor, "batch channels"],
+    gamma: Float[Tensor, " channels"],
+    grad: Float[Tensor, "batch channels"],
+) -> tuple[Float[Tensor, "batch channels"], Float[Tensor, " channels"]]:
+    """Return the gradients of the norms, each over its norm, and of ``gamma``.
+
+    Args:
+        norms: of each channel of each image.
+        gamma: of ``response_factors``.
+        grad: of the factors.
+    """
+    mean = norms.mean(dim=1, keepdim=True) + EPS
+    share = norms / mean
+    of_share = grad * gamma
+    through_mean = (of_share * share).mean(dim=1, keepdim=True)
+    # The norm's gradient is the value over the norm; of a channel that is 0 everywhere it is 0.
+    per_value = torch.where(norms > 0, (of_share - through_mean) / (mean * norms), 0)
+    return per_value, (grad * share).sum(dim=0)
+
+
+def _dots(grad: Voxels, activated: Voxels, dtype: torch.dtype) -> Float[Tensor, "batch channels"]:
+    """Return the sum of ``grad * activated`` over each image's voxels."""
+    if not _by_loops(grad, activated):
+        return (grad * activated).sum(dim=1, dtype=dtype)
+    batch, _, channels = grad.shape
+    sums = torch.empty(batch, channels)
+    arrays = grad.contiguous().numpy(), activated.numpy(), sums.numpy()
+    run_ranges(_add_products, batch, *arrays, max_threads=_threads(grad))
+    return sums
+
+
 def _pull_back(
-    grad: Voxels, per_value: Float[Tensor, "batch channels"], activated: Voxels, x: Voxels
+    grad: Voxels,
+    factors: Float[Tensor, "batch channels"] | None,
+    per_value: Float[Tensor, "batch channels"],
+    activated: Voxels,
+    x: Voxels,
 ) -> Voxels:
     """Return the gradient of ``x``, given that of GELU's value but for what the norms add to it.
 
-    ``grad`` is not needed any more.
+    ``grad`` is not needed any more; it is to be multiplied by the factors, where there are any.
     """
     if not _by_loops(grad, x):
+        if factors is not None:
+            grad *= factors[:, None].to(grad.dtype)
         grad.addcmul_(activated, per_value[:, None].to(grad.dtype))
         pulled: Tensor = torch.ops.aten.gelu_backward(grad, x)
         return pulled
     batch, voxels, _ = x.shape
-    arrays = (tensor.contiguous().numpy() for tensor in (grad, per_value, activated, x))
+    factors = torch.ones_like(per_value) if factors is None else factors
+    arrays = (tensor.contiguous().numpy() for tensor in (grad, factors, per_value, activated, x))
     run_ranges(_chain, batch * voxels, voxels, *arrays, max_threads=_threads(x))
     return grad
 
@@ -119,37 +158,33 @@ class _LinearOfGeluResponseNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor
     ) -> Tensor:
         activated, norms = gelu_and_norms(x)
-        factors = response_factors(norms, gamma)[:, None]  # (batch, 1, channels)
-        ctx.save_for_backward(x, activated, weight, gamma, beta, norms)
+        factors = response_factors(norms, gamma)
         offset = torch.addmv(bias, weight, beta).to(x.dtype)
+        kept = x, activated, weight, gamma, beta, norms, factors
         if x.shape[1] < len(weight):
-            return F.linear(activated * factors.to(x.dtype), weight.to(x.dtype), offset)
-        return multiply_rows(activated, (weight * factors).mT.to(x.dtype), offset)
+            scaled = activated * factors[:, None].to(x.dtype)
+            ctx.save_for_backward(*kept, scaled)
+            return F.linear(scaled, weight.to(x.dtype), offset)
+        ctx.save_for_backward(*kept)
+        return multiply_rows(activated, (weight * factors[:, None]).mT.to(x.dtype), offset)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        x, activated, weight, gamma, beta, norms = ctx.saved_tensors
+        x, activated, weight, gamma, beta, norms, factors, *scaled = ctx.saved_tensors
         grad = grad.to(x.dtype)
-        with torch.enable_grad():
-            leaves = norms.detach().requires_grad_(), gamma.detach().requires_grad_()
-            factors = response_factors(*leaves)
-        shown = factors.detach()[:, None]
-        if x.shape[1] < len(weight):
-            scaled = activated * shown.to(x.dtype)
-            grad_weight = (grad.flatten(0, 1).T @ scaled.flatten(0, 1)).to(weight.dtype)
+        if scaled:
+            rows = grad.flatten(0, 1)
+            grad_weight = (rows.T @ scaled[0].flatten(0, 1)).to(weight.dtype)
             grad_a = grad @ weight.to(grad.dtype)
-            grad_factors = (grad_a * activated).sum(dim=1, dtype=norms.dtype)
-            grad_a *= shown.to(x.dtype)
+            grad_factors, still = _dots(grad_a, activated, norms.dtype), factors
         else:
             of_image = sum_of_products(grad, activated).to(weight.dtype)  # (batch, out, channels)
-            grad_weight = torch.einsum("boc,bc->oc", of_image, shown[:, 0])
-            grad_factors = torch.einsum("boc,oc->bc", of_image, weight)
-            grad_a = multiply_rows(grad, (weight * shown).to(grad.dtype))
-        grad_norms, grad_gamma = torch.autograd.grad(factors, leaves, grad_factors)
-        # The norm's gradient is the value over the norm; of a channel that is 0 everywhere it is 0.
-        per_value = torch.where(norms > 0, grad_norms / norms, 0)
-        grad_x = _pull_back(grad_a, per_value, activated, x)
+            grad_weight = torch.einsum("boc,bc->oc", of_image, factors)
+            grad_factors, still = torch.einsum("boc,oc->bc", of_image, weight), None
+            grad_a = multiply_rows(grad, (weight * factors[:, None]).to(grad.dtype))
+        per_value, grad_gamma = _factor_gradients(norms, gamma, grad_factors)
+        grad_x = _pull_back(grad_a, still, per_value, activated, x)
         grad_bias = grad.sum(dim=(0, 1), dtype=norms.dtype).to(weight.dtype)
         grad_weight.addr_(grad_bias, beta)
         return grad_x, grad_weight, grad_bias, grad_gamma, weight.T @ grad_bias
@@ -178,11 +213,26 @@ def _activate(
 
 
 @compile_kernel
+def _add_products(
+    first: int, last: int, grad: np.ndarray, activated: np.ndarray, sums: np.ndarray
+) -> None:
+    """Fill images of ``sums`` with those of products over voxels."""
+    for image in range(first, last):
+        total = sums[image]
+        total[:] = 0
+        for voxel in range(grad.shape[1]):
+            row, values = grad[image, voxel], activated[image, voxel]
+            for c in range(len(total)):
+                total[c] += row[c] * values[c]
+
+
+@compile_kernel
 def _chain(
     first: int,
     last: int,
     voxels: int,
     grad: np.ndarray,
+    factors: np.ndarray,
     per_value: np.ndarray,
     activated: np.ndarray,
     x: np.ndarray,
@@ -190,7 +240,7 @@ def _chain(
     """Turn the gradient of GELU's values into that of ``x``, voxel by voxel."""
     for task in range(first, last):
         image, voxel = task // voxels, task % voxels
-        out, share = grad[image, voxel], per_value[image]
+        out, factor, share = grad[image, voxel], factors[image], per_value[image]
         values, row = activated[image, voxel], x[image, voxel]
         for c in range(len(out)):
-            out[c] = (out[c] + share[c] * values[c]) * gelu_slope(row[c])
+            out[c] = (out[c] * factor[c] + share[c] * values[c]) * gelu_slope(row[c])
