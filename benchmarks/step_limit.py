@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from machine import Machine
-from step_parts import AVERAGE, POOLING, REGIONS, UPDATE, parts_of
+from step_parts import AVERAGE, POOLING, REGIONS, RPN_LAYERS, UPDATE, parts_of
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -26,6 +26,9 @@ FLOAT = 4
 """Bytes."""
 UPDATE_PASSES, AVERAGE_PASSES = 10, 3
 """Reads and writes a parameter: 3 to clip its gradient, 7 of AdamW; 3 of the average."""
+
+LEARNS_FROM_FEW = (RPN_LAYERS,)
+"""Parts that have a gradient at some dozens of their cells: backward counts nothing."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,10 @@ class StepCount:
         inputs: tuple[Tensor, ...],
         output: object,
     ) -> None:
-        for item in count(module, inputs[0], output):
-            self.items.append(replace(item, part=item.part or part))
+        items = count(module, inputs[0], output)
+        if (isinstance(output, Tensor) and not output.requires_grad) or part in LEARNS_FROM_FEW:
+            items = items[:1]
+        self.items += [replace(item, part=item.part or part) for item in items]
 
 
 class _Operators(TorchDispatchMode):

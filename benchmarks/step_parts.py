@@ -14,6 +14,7 @@ from osteomet.training.loop import Trainer
 BACKWARD = "backward"
 REGIONS, POOLING = "RoIs: sampling, RoIAlign, losses", "RoIAlign and below"
 """Regions forward, and what the gradient passes between the heads and the neck."""
+RPN_LAYERS = "RPN: layers"
 UPDATE, AVERAGE = "clipping, AdamW", "average of weights"
 
 
@@ -119,8 +120,9 @@ def parts_of(model: MaskRCNN) -> Iterator[tuple[str, nn.Module]]:
         yield f"backbone, level {level}", stage
     yield "neck", model.neck
     yield "RPN: anchors, matching, proposals, losses", model.rpn
-    for head in (model.rpn.slide, model.rpn.objectness, model.rpn.deltas):
-        yield "RPN: layers", head
+    for layer in model.rpn.modules():  # its own code calls them one by one
+        if not list(layer.children()):
+            yield RPN_LAYERS, layer
     yield "segmentation", model.segmentation
     if model.segmentation.logits is not None:
         yield "segmentation", model.segmentation.logits

@@ -67,6 +67,42 @@ def test_output_and_gradients_equal_torch_in_double(
         assert (got - want).abs().max() <= 2e-6 * want.abs().max()
 
 
+@pytest.mark.usefixtures("path", "processor")
+@pytest.mark.parametrize("memory_format", FORMATS)
+@pytest.mark.parametrize(
+    ("shape", "cells"),
+    [((2, 16, 5, 8, 13), 20), ((1, 48, 8, 8, 8), 64), ((1, 48, 8, 8, 8), 65), ((2, 8, 3, 9, 6), 0)],
+)
+def test_gradients_of_few_cells_equal_torch_in_double(
+    shape: tuple[int, ...], cells: int, memory_format: torch.memory_format
+) -> None:
+    x, weight, bias, grad = tensors(*shape)
+    voxels = grad.movedim(1, -1).reshape(-1, shape[1])
+    order = torch.randperm(len(voxels), generator=torch.Generator().manual_seed(0))
+    voxels[order[cells:]] = 0
+    grad = voxels.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+    leaves = [t.requires_grad_() for t in (x.to(memory_format=memory_format), weight, bias)]
+    doubles = [t.detach().double().requires_grad_() for t in leaves]
+    y = depthwise_conv3d(*leaves)
+    expected = F.conv3d(*doubles, padding=3, groups=shape[1])
+    for got, want in zip(
+        torch.autograd.grad(y, leaves, grad),
+        torch.autograd.grad(expected, doubles, grad.double()),
+        strict=True,
+    ):
+        assert (got - want).abs().max() <= 2e-6 * want.abs().max()
+
+
+@needs_numba
+def test_a_gradient_that_is_not_a_number_is_passed_on() -> None:
+    x, weight, bias, _ = tensors(1, 16, 6, 6, 6)
+    grad = torch.zeros(1, 16, 6, 6, 6)
+    grad[0, 5, 1, 2, 3] = float("nan")
+    (due,) = torch.autograd.grad(depthwise_conv3d(x.requires_grad_(), weight, bias), [x], grad)
+    assert due[0, 5].isnan().any()
+    assert not due[0, 4].any()
+
+
 @needs_numba
 def test_gradient_of_weights_equals_loops() -> None:
     x, _, _, grad = tensors(2, 2, 2, 3, 4)

@@ -1,10 +1,13 @@
 """The region proposal network: where in the image could a lesion be?
 
 Source: Ren et al., "Faster R-CNN", arXiv:1506.01497; the paper's Sec. 2.3. A small network
-slides over each level and gives, for every anchor, an objectness and six box offsets.
+slides over each level and gives, for every anchor, an objectness and six box offsets. It learns
+from some dozens of them an image, so what a cell's own features are turned into has a gradient
+only there: proposals, which have none, come from all.
 """
 
 import math
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float, Int
@@ -14,7 +17,13 @@ from torch.nn import functional as F
 from osteomet.config import ModelConfig
 from osteomet.models.anchors import AnchorGenerator
 from osteomet.models.fpn import convolution
-from osteomet.models.layers import LayerNorm3d, PointwiseConv3d, initialise
+from osteomet.models.layers import (
+    Features,
+    LayerNorm3d,
+    PointwiseConv3d,
+    SeparableConv3d,
+    initialise,
+)
 from osteomet.models.matching import (
     Matches,
     ignore_inside,
@@ -67,17 +76,37 @@ class RegionProposalNetwork(nn.Module):
         """
         shapes = [(f.shape[2], f.shape[3], f.shape[4]) for f in features]
         anchors, levels = self.anchors(shapes, features[0].device)
-        hidden = [self.slide(level) for level in features]
-        objectness = torch.cat([_per_anchor(self.objectness(h), 1) for h in hidden], dim=1)
-        deltas = torch.cat([_per_anchor(self.deltas(h), 6) for h in hidden], dim=1)
-        objectness, deltas = objectness.squeeze(-1).float(), deltas.float()
+        cells = torch.cat([self._mix(f).movedim(1, -1).flatten(1, 3) for f in features], dim=1)
+        with torch.no_grad():
+            objectness, deltas = (told.flatten(1, 2) for told in self._tell(cells))
+            objectness = objectness.squeeze(-1)
         losses = {}
         if targets is not None:
-            losses = self._losses(anchors, levels, objectness, deltas, targets)
+            losses = self._losses(anchors, levels, cells, objectness, targets)
         with torch.no_grad():
             counts = [self.anchors.per_cell * math.prod(shape) for shape in shapes]
             proposals = self._propose(anchors, levels, counts, objectness, deltas, image_shape)
         return proposals, losses
+
+    def _mix(self, features: Features) -> Features:
+        """Let the cells of a level see their neighbours."""
+        first = self.slide[0]
+        mixed: Tensor = first.depthwise(features) if _is_separable(first) else first(features)
+        return mixed
+
+    def _tell(
+        self, cells: Float[Tensor, "b n c"]
+    ) -> tuple[Float[Tensor, "b n a 1"], Float[Tensor, "b n a 6"]]:
+        """Return objectness and deltas of each cell's anchors, from what it saw."""
+        hidden = cells.movedim(-1, 1)[..., None, None]
+        first, *others = self.slide
+        if _is_separable(first):
+            others = [first.norm, first.pointwise, *others]
+        for layer in others:
+            hidden = layer(hidden)
+        told = (head(hidden).flatten(2).mT.float() for head in (self.objectness, self.deltas))
+        objectness, deltas = (values.unflatten(-1, (self.anchors.per_cell, -1)) for values in told)
+        return objectness, deltas
 
     def _propose(
         self,
@@ -112,32 +141,35 @@ class RegionProposalNetwork(nn.Module):
         self,
         anchors: Float[Tensor, "n 6"],
         levels: Int[Tensor, " n"],
+        cells: Float[Tensor, "b n_cells c"],
         scores: Float[Tensor, "b n"],
-        deltas: Float[Tensor, "b n 6"],
         targets: list[Targets],
     ) -> dict[str, PartialLoss]:
-        logits, labels, predicted, wanted = [], [], [], []
+        rows, which, labels, wanted = [], [], [], []
         for i, target in enumerate(targets):
             matches = self._match(anchors, levels, target)
             positive, negative = sample(
                 matches,
-                scores[i].detach(),
+                scores[i],
                 self.config.anchors_per_image,
                 self.config.positive_fraction,
                 self.config.hard_negative_pool,
                 target.generator(ANCHORS),
             )
-            logits += [scores[i, positive], scores[i, negative]]
-            labels += [torch.ones_like(logits[-2]), torch.zeros_like(logits[-1])]
-            predicted.append(deltas[i, positive])
+            chosen = torch.cat([positive, negative])
+            rows.append(cells[i, chosen // self.anchors.per_cell])
+            which.append(chosen % self.anchors.per_cell)
+            labels.append(torch.arange(len(chosen), device=chosen.device) < len(positive))
             wanted.append(encode_boxes(target.boxes[matches[positive]], anchors[positive]))
+        objectness, deltas = (told[0] for told in self._tell(torch.cat(rows)[None]))
+        number, anchor = torch.arange(len(objectness), device=cells.device), torch.cat(which)
+        logits, found = objectness[number, anchor, 0], torch.cat(labels)
         box = F.smooth_l1_loss(
-            torch.cat(predicted), torch.cat(wanted), reduction="sum", beta=SMOOTH_L1_BETA
+            deltas[number, anchor][found], torch.cat(wanted), reduction="sum", beta=SMOOTH_L1_BETA
         )
-        asked = torch.cat(logits)
-        objectness = F.binary_cross_entropy_with_logits(asked, torch.cat(labels), reduction="sum")
+        entropy = F.binary_cross_entropy_with_logits(logits, found.float(), reduction="sum")
         return {
-            "rpn_objectness": partial_mean(objectness, len(asked)),
+            "rpn_objectness": partial_mean(entropy, len(logits)),
             "rpn_box": partial_mean(box / 6, sum(len(w) for w in wanted)),
         }
 
@@ -163,8 +195,5 @@ class RegionProposalNetwork(nn.Module):
         return self.atss_candidates * self.anchors.per_cell
 
 
-def _per_anchor(
-    prediction: Float[Tensor, "b channels z y x"], values: int
-) -> Float[Tensor, "b anchors values"]:
-    """Order predictions as the anchors are: z, y, x, then anchor of the cell."""
-    return prediction.movedim(1, -1).reshape(len(prediction), -1, values)
+def _is_separable(layer: nn.Module) -> TypeGuard[SeparableConv3d]:
+    return isinstance(layer, SeparableConv3d)

@@ -31,6 +31,7 @@ from osteomet.ops.depthwise_kernels import (
     voxels_at_once,
 )
 from osteomet.ops.depthwise_small import convolve_small, correlate_small, is_small
+from osteomet.ops.depthwise_sparse import cells_with_gradient, pull_back_cells
 from osteomet.ops.lanes import WIDTH
 
 Features = Float[Tensor, "batch channels depth height width"]
@@ -94,6 +95,12 @@ class _DepthwiseConv3d(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         weight, *kept = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last_3d)
+        cells = cells_with_gradient(channels_last_array(grad.float()))
+        if cells is not None:
+            seen = _Rows(kept[0]) if kept else ctx.rows
+            due, of_weight = _pull_back_cells(cells, grad, weight, seen)
+            due = due.contiguous() if ctx.is_plain else due
+            return due, of_weight, grad.sum(dim=(0, 2, 3, 4))
         rows = _Rows(grad)
         grad_x = grad_weight = grad_bias = None
         if ctx.needs_input_grad[0]:
@@ -200,10 +207,28 @@ def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 
     return _correlate(_Rows(x), _Rows(grad))
 
 
+def _pull_back_cells(
+    cells: np.ndarray, grad: Tensor, weight: Tensor, rows: _Rows
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of input and weights where the output has one in few cells."""
+    grads = channels_last_array(grad.float())
+    taps = np.empty((len(rows.array), SIDE**3, WIDTH), np.float32)
+    pack_weights(weight.detach().float().flatten(1).numpy(), taps, False)
+    due, sums = torch.zeros(grads.shape), np.empty((len(taps), SIDE**3 * WIDTH), np.float32)
+    arrays = grads, taps.reshape(len(taps), -1), rows.array, due.numpy(), sums
+    rows.run(pull_back_cells, len(taps), cells, *arrays)
+    return due.movedim(-1, 1).to(grad.dtype), _unpacked(sums, rows.shape[1]).to(weight.dtype)
+
+
 def _correlate(rows: _Rows, grads: _Rows) -> Tensor:
     tasks = len(rows.array) * SIDE
     sums = np.empty((tasks, TAPS))
     rows.run(correlate, tasks, rows.step, rows.array, grads.array, sums)
-    gradient = torch.empty(rows.shape[1], SIDE**3)
-    unpack_sums(sums.reshape(len(rows.array), -1, WIDTH), gradient.numpy())
+    return _unpacked(sums, rows.shape[1])
+
+
+def _unpacked(sums: np.ndarray, channels: int) -> Tensor:
+    """Return sums of blocks of channels as a gradient of weights."""
+    gradient = torch.empty(channels, SIDE**3)
+    unpack_sums(sums.reshape(-1, SIDE**3, WIDTH), gradient.numpy())
     return gradient.view(-1, 1, SIDE, SIDE, SIDE)
