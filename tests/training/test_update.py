@@ -74,7 +74,10 @@ def _run(rank: int, shared: bool) -> dict[str, object]:
                 assert memory is not None
                 update = SharedUpdate(learner, MAX_NORM, memory)
         _backward(learner, generator)
-        norms.append(update.follow() if shared else _follow_alone(learner))
+        if shared:
+            norm, means = update.follow(torch.tensor([1.0, rank]))
+            assert means == pytest.approx([1.0, (PROCESSES - 1) / 2])
+        norms.append(norm if shared else _follow_alone(learner))
     assert all(p.grad is None for p in learner.model.parameters())
     return {"norms": norms, **learner.state()}
 
@@ -89,7 +92,7 @@ def _skip(rank: int) -> bool:
     before = learner.state()
     if rank == 1:
         learner.model[0].weight.grad[0, 0] = math.nan
-    norm = update.follow()
+    norm, _ = update.follow(torch.zeros(1))
     after = learner.state()
     return not math.isfinite(norm) and all(
         torch.equal(a, b) for a, b in zip(_weights(before), _weights(after), strict=True)

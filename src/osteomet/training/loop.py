@@ -200,21 +200,21 @@ class Trainer:
         ramp = roi_weight(step, self.settings)
         loss = torch.stack([v * (ramp if k in ROI_LOSSES else 1) for k, v in losses.items()]).sum()
         self.fabric.backward(loss)
-        norm = self._follow_gradient()
-        self.progress.step += 1
         # a signal may have reached one process only; all stop at the same step
         asked = torch.tensor(float(not self._alone and self._stop.requested), device=device)
-        *means, stop = self._means([loss, *losses.values(), asked])
+        told = torch.stack([loss, *losses.values(), asked]).detach()
+        norm, (*means, stop) = self._follow_gradient(told)
+        self.progress.step += 1
         self._stopping = stop > 0
-        told = dict(zip(("loss", *losses), means, strict=True))
-        return {**told, "gradient_norm": norm, "learning_rate": rate}
+        shown = dict(zip(("loss", *losses), means, strict=True))
+        return {**shown, "gradient_norm": norm, "learning_rate": rate}
 
-    def _follow_gradient(self) -> float:
-        """Update the weights, unless the gradient is not finite; return its norm."""
-        norm = self._update.follow()
+    def _follow_gradient(self, told: Tensor) -> tuple[float, list[float]]:
+        """Update the weights, unless the gradient is not finite; return its norm, and means."""
+        norm, means = self._update.follow(told)
         if math.isfinite(norm):
             self._skipped_in_a_row = 0
-            return norm
+            return norm, means
         self.progress.skipped_steps += 1
         self._skipped_in_a_row += 1
         if self._skipped_in_a_row >= SKIPPED_IN_A_ROW:
@@ -222,7 +222,7 @@ class Trainer:
                 f"step {self.progress.step + 1}: the gradient was not finite in "
                 f"{SKIPPED_IN_A_ROW} steps in a row; lower training.learning_rate"
             )
-        return norm
+        return norm, means
 
     def _validate(self, logs: TrainingLogs) -> None:
         """Measure the averaged weights, and keep them if they are the best so far."""
@@ -327,12 +327,6 @@ class Trainer:
 
     def _seconds(self) -> float:
         return self._spent_before + time.perf_counter() - self.started
-
-    def _means(self, values: Sequence[Tensor]) -> list[float]:
-        """Return the mean of each number over all processes, for which a GPU is waited for once."""
-        reduced = self.fabric.all_reduce(torch.stack(list(values)).detach())
-        means: list[float] = cast("Tensor", reduced).tolist()
-        return means
 
     def _check_finite(self, losses: Mapping[str, Tensor], step: int) -> None:
         if torch.isfinite(torch.stack(list(losses.values()))).all():

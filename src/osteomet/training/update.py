@@ -1,18 +1,22 @@
 """What follows a gradient: clipping, the optimiser's step, and the average of the weights.
 
 Each process does all of it, or those of one machine share it: weights, their average and the
-optimiser's moments then lie once in memory that all of them see. Each process lays its gradient
-beside those of the others, and when all are there it adds up, clips and follows its own part. Gloo
-instead sends gradients through sockets, and every process updates all weights, which together is a
-sixth of a small network's step.
+optimiser's moments then lie once in memory that all of them see. Each process lays down its
+gradient of what belongs to the others, and when all have, it adds up, clips and follows its own
+part. Gloo instead sends gradients through sockets, and every process updates all weights, which
+together is a sixth of a small network's step.
+
+Processes wait for the slowest wherever they exchange something, so what is told of a step travels
+with the norm of its gradient.
 """
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
+from jaxtyping import Float
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
@@ -30,8 +34,15 @@ class Update(ABC):
     """Follows the gradients that backward left."""
 
     @abstractmethod
-    def follow(self) -> float:
-        """Return the norm of the gradient; nothing is updated if it is not finite."""
+    def follow(self, told: Float[Tensor, " n"]) -> tuple[float, list[float]]:
+        """Update the weights, unless the gradient is not finite.
+
+        Args:
+            told: numbers of this process.
+
+        Returns:
+            The norm of the gradient, and the mean of each number over all processes.
+        """
 
 
 class OneMachine(DDPStrategy):
@@ -73,7 +84,7 @@ class WholeUpdate(Update):
     def __init__(self, fabric: Fabric, learner: Learner, max_norm: float) -> None:
         self.fabric, self.learner, self.max_norm = fabric, learner, max_norm
 
-    def follow(self) -> float:
+    def follow(self, told: Float[Tensor, " n"]) -> tuple[float, list[float]]:
         learner = self.learner
         total = self.fabric.clip_gradients(
             learner.model, learner.optimizer, max_norm=self.max_norm, error_if_nonfinite=False
@@ -83,7 +94,8 @@ class WholeUpdate(Update):
             learner.optimizer.step()
             learner.average.update()
         learner.optimizer.zero_grad(set_to_none=True)
-        return norm
+        means = cast("Tensor", self.fabric.all_reduce(told.detach()))
+        return norm, means.tolist()
 
 
 class SharedUpdate(Update):
@@ -91,7 +103,7 @@ class SharedUpdate(Update):
 
     Args:
         learner: whose weights, average and moments are moved to shared memory; those of the first
-            process count. Its optimiser is one of Adam's kind.
+            process count. Its optimiser is one of Adam's kind, with ``fused=True``.
         max_norm: of the gradient.
         memory: ``(processes + KEPT, numbers)``.
     """
@@ -103,53 +115,77 @@ class SharedUpdate(Update):
         names, self._parameters = [n for n, _ in named], [p for _, p in named]
         sizes = [_slot(p) for p in self._parameters]
         owners = share_out(sizes, self._processes)
-        starts, bounds = _places(sizes, owners, self._processes)
-        own = slice(*bounds[self._rank : self._rank + 2])
+        starts = _places(sizes, owners, self._processes)
         laid, kept = memory.split([self._processes, KEPT])
         places = list(zip(self._parameters, starts, owners, strict=True))
-        self._laid = [_view(laid[self._rank], parameter, start) for parameter, start, _ in places]
-        self._parts = laid[:, own]
-        self._total = torch.zeros(own.stop - own.start)
         self._own = [
-            (parameter, _view(self._total, parameter, start - own.start))
+            (parameter, start) for parameter, start, owner in places if owner == self._rank
+        ]
+        self._others = [
+            (parameter, _view(laid[self._rank], parameter, start))
             for parameter, start, owner in places
-            if owner == self._rank
+            if owner != self._rank
+        ]
+        self._given = [
+            [
+                _view(row, parameter, start)
+                for parameter, start, owner in places
+                if owner == self._rank
+            ]
+            for rank, row in enumerate(laid)
+            if rank != self._rank
         ]
         self._own_names = {n for n, owner in zip(names, owners, strict=True) if owner == self._rank}
         self._move(kept, names, starts)
 
-    def follow(self) -> float:
+    def follow(self, told: Float[Tensor, " n"]) -> tuple[float, list[float]]:
         """Add up, clip and follow the part of the gradient that belongs to this process."""
-        learner = self.learner
-        with torch.no_grad():
-            for place, parameter in zip(self._laid, self._parameters, strict=True):
-                if parameter.grad is None:
-                    place.zero_()
-                else:
-                    place.copy_(parameter.grad)
-        learner.optimizer.zero_grad(set_to_none=True)
+        learner, optimizer = self.learner, cast("Any", self.learner.optimizer)
+        self._lay_down()
         distributed.barrier()  # all have laid down theirs
         for buffer in learner.model.buffers():  # statistics of a batch normalisation
             distributed.broadcast(buffer, 0)
-        norm = self._add_up()
+        square, *sums = self._add_up(told)
+        norm = math.sqrt(square) / self._processes if math.isfinite(square) else math.inf
         if math.isfinite(norm):
-            self._total.mul_(min(1.0, self.max_norm / (norm + 1e-6)) / self._processes)
-            for parameter, gradient in self._own:
-                parameter.grad = gradient
-            learner.optimizer.step()
-            learner.optimizer.zero_grad(set_to_none=True)
+            # The optimiser divides where it reads a gradient, which saves a pass over all of it.
+            shortened = min(1.0, self.max_norm / (norm + 1e-6))
+            optimizer.grad_scale = torch.tensor(self._processes / shortened)
+            optimizer.step()
+            del optimizer.grad_scale
             learner.average.update(self._own_names)
+        optimizer.zero_grad(set_to_none=True)
         distributed.barrier()  # all have updated theirs
-        return norm
+        return norm, [total / self._processes for total in sums]
 
-    def _add_up(self) -> float:
-        """Fill the own part of the sum over all processes, and return the norm of the mean."""
-        torch.add(self._parts[0], self._parts[1], out=self._total)
-        for part in self._parts[2:]:
-            self._total.add_(part)
-        square = torch.linalg.vector_norm(self._total).double().square()
-        distributed.all_reduce(square)
-        return math.sqrt(square) / self._processes if math.isfinite(square) else math.inf
+    @torch.no_grad()
+    def _lay_down(self) -> None:
+        """Put what belongs to others where they find it, and keep no gradient of it."""
+        for parameter, place in self._others:
+            if parameter.grad is None:
+                place.zero_()
+            else:
+                place.copy_(parameter.grad)
+                parameter.grad = None
+
+    @torch.no_grad()
+    def _add_up(self, told: Float[Tensor, " n"]) -> list[float]:
+        """Sum the own part over all processes; return its square over all parts, and sums of told.
+
+        Those are added up in double.
+        """
+        gradients = []
+        for parameter, _ in self._own:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+        for given in self._given:
+            torch._foreach_add_(gradients, given)
+        norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.zeros(1)
+        exchanged = torch.cat([norms.double().square().sum()[None], told.double()])
+        distributed.all_reduce(exchanged)
+        sums: list[float] = exchanged.tolist()
+        return sums
 
     def _move(self, kept: Tensor, names: Sequence[str], starts: Sequence[int]) -> None:
         """Put all that is updated where all processes see it."""
@@ -188,17 +224,14 @@ def share_out(sizes: Sequence[int], processes: int) -> list[int]:
     return owners
 
 
-def _places(
-    sizes: Sequence[int], owners: Sequence[int], processes: int
-) -> tuple[list[int], list[int]]:
-    """Return where each starts, those of one owner together, and where each owner's begin."""
-    starts, bounds, at = [0] * len(sizes), [0], 0
+def _places(sizes: Sequence[int], owners: Sequence[int], processes: int) -> list[int]:
+    """Return where each starts, those of one owner together."""
+    starts, at = [0] * len(sizes), 0
     for process in range(processes):
         for i, owner in enumerate(owners):
             if owner == process:
                 starts[i], at = at, at + sizes[i]
-        bounds.append(at)
-    return starts, bounds
+    return starts
 
 
 def _slot(parameter: Tensor) -> int:
