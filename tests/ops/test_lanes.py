@@ -11,6 +11,7 @@ from osteomet.ops.lanes import (
     WHOLE,
     WIDTH,
     Ends,
+    add,
     add_convolved,
     add_correlated,
     cube_transform,
@@ -18,6 +19,7 @@ from osteomet.ops.lanes import (
     multiply,
     number,
     store,
+    store_apart,
     transpose_square,
     zeros,
 )
@@ -146,6 +148,20 @@ def test_a_cube_is_multiplied_along_each_axis(kernel: object, matrix: tuple) -> 
     np.testing.assert_allclose(out[:rows, :rows, 2 : rows + 2], expected, atol=1e-5)
     out[:rows, :rows, 2 : rows + 2] = 0
     assert not out.any()
+
+
+@compile_kernel
+def spread(source: np.ndarray, out: np.ndarray, at: int, stride: int) -> None:
+    store_apart(out, at, stride, add(load(source, 0, THREE), load(source, 3 * WIDTH, (0,))))
+
+
+def test_registers_are_written_apart_and_one_is_added_to_all() -> None:
+    source, out = drawn(4 * WIDTH), np.zeros(9 * WIDTH, np.float32)
+    spread(source, out, WIDTH, 3 * WIDTH)
+    expected = np.zeros((9, WIDTH), np.float32)
+    registers = source.reshape(4, WIDTH)
+    expected[[1, 4, 7]] = registers[:3] + registers[3]
+    np.testing.assert_array_equal(out.reshape(9, WIDTH), expected)
 
 
 @compile_kernel

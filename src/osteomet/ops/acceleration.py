@@ -117,9 +117,10 @@ def _take_turns(compiled: Any) -> None:
 
 def uses_numba(*tensors: torch.Tensor) -> bool:
     """Return whether kernels, which compute in float32, can replace torch for these tensors."""
-    return NUMBA_ENABLED and all(
-        tensor.device.type == "cpu" and tensor.dtype != torch.float64 for tensor in tensors
-    )
+    for tensor in tensors:
+        if tensor.device.type != "cpu" or tensor.dtype == torch.float64:
+            return False
+    return NUMBA_ENABLED
 
 
 def channels_last_array(features: torch.Tensor) -> np.ndarray:

@@ -146,12 +146,11 @@ class _SmallConv3d(torch.autograd.Function):
 
 
 def _convolve_small(x: Tensor, weight: Tensor, bias: Tensor, mirror: bool = False) -> Tensor:
-    voxels = _voxels(x)
-    y = torch.empty(voxels.shape)
-    row, blocks = tuple(range(voxels.shape[3])), voxels.shape[4] // WIDTH
-    arrays = weight.detach().contiguous().numpy(), mirror, bias.numpy(), y.numpy()
-    convolve_small(0, blocks, row, voxels, *arrays)
-    return y.permute(0, 4, 1, 2, 3)
+    y = torch.empty_like(x)  # channels last; to autograd a view would be more work
+    row, blocks = tuple(range(x.shape[4])), x.shape[1] // WIDTH
+    arrays = _voxels(x), weight.detach().contiguous().numpy(), mirror, bias.numpy(), _voxels(y)
+    convolve_small(0, blocks, row, *arrays)
+    return y
 
 
 def _voxels(x: Tensor) -> np.ndarray:
@@ -188,14 +187,14 @@ class _Rows:
 
 def _convolve(rows: _Rows, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return the convolution or, without a bias, the gradient that passes through it."""
-    batch, channels, *sides = rows.shape
+    channels = rows.shape[1]
     taps = np.empty((len(rows.array), SIDE**3, WIDTH), np.float32)
     pack_weights(weight.detach().flatten(1).numpy(), taps, bias is None)
     offset = torch.zeros(channels) if bias is None else bias.detach()
-    y = torch.empty(batch, *sides, channels)
-    arrays = rows.array, taps.reshape(len(taps), -1), offset.numpy(), y.numpy()
+    y = torch.empty(rows.shape, memory_format=torch.channels_last_3d)
+    arrays = rows.array, taps.reshape(len(taps), -1), offset.numpy(), _voxels(y)
     rows.run(convolve, rows.planes, rows.step, *arrays)
-    return y.movedim(-1, 1)
+    return y
 
 
 def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 7 7"]:

@@ -20,6 +20,7 @@ from osteomet.ops.lanes import (
     add_correlated,
     load,
     store,
+    store_apart,
     transpose_square,
     zeros,
 )
@@ -65,7 +66,6 @@ def convolve_small(
     length = width * WIDTH
     taps = np.empty(ALL_TAPS * WIDTH, np.float32)
     image = np.empty(depth * height * length, np.float32)
-    sums = np.empty(2 * length, np.float32)
     for block in range(first, last):
         begin = block * WIDTH
         for column in range(0, ALL_TAPS, WIDTH):
@@ -78,7 +78,7 @@ def convolve_small(
             _gather_block(values, start, channels, image)
             for z in range(depth):
                 for y in range(0, height, 2):  # the second row of an odd height is left unused
-                    upper, lower = zeros(row), zeros(row)
+                    upper = lower = add(zeros(row), load(bias, begin, ONE))
                     for dz in range(HALF - z, HALF - z + depth):
                         at = (dz - HALF + z) * height * length
                         tap = (dz * SIDE + HALF - y) * SIDE * WIDTH
@@ -88,12 +88,10 @@ def convolve_small(
                             lower = add_convolved(lower, image, at, taps, tap, ALONG, WHOLE)
                             tap += 2 * SIDE * WIDTH
                             at += length
-                    store(sums, 0, upper)
-                    store(sums, length, lower)
                     voxel = start + (z * height + y) * width * channels
-                    for x in range(min(2, height - y) * width):
-                        total = add(load(sums, x * WIDTH, ONE), load(bias, begin, ONE))
-                        store(results, voxel + x * channels, total)
+                    store_apart(results, voxel, channels, upper)
+                    if y + 1 < height:
+                        store_apart(results, voxel + width * channels, channels, lower)
 
 
 @compile_kernel

@@ -114,6 +114,20 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
 
 
 @_intrinsic
+def store_apart(_: Any, array: Any, at: Any, stride: Any, lanes: Any) -> Made:
+    """Write registers to ``array[at]``, ``array[at + stride]`` and so on."""
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        place = given[1]
+        for register in cgutils.unpack_tuple(builder, given[3]):
+            _Memory(context, builder, signature.args[0], given[0], place).store(0, register)
+            place = builder.add(place, given[2])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, lanes), make
+
+
+@_intrinsic
 def number(_: Any, array: Any, at: Any) -> Made:
     """Return ``array[at]``, without a look whether it shall be counted from the end."""
 
@@ -141,13 +155,13 @@ def prefetch(_: Any, array: Any, at: Any) -> Made:
 
 @_intrinsic
 def add(_: Any, lanes: Any, other: Any) -> Made:
-    """Return the sums of registers and others, or one number; with a product: one operation."""
+    """Return the sums of registers and others, or one; with a product: one operation."""
     return _register_by_register("fadd", lanes, other)
 
 
 @_intrinsic
 def multiply(_: Any, lanes: Any, other: Any) -> Made:
-    """Return the products of registers and others, or one number."""
+    """Return the products of registers and others, or one register or number for all."""
     return _register_by_register("fmul", lanes, other)
 
 
@@ -381,6 +395,7 @@ def _register_by_register(operation: str, lanes: Any, other: Any) -> Made:
             right = [builder.shuffle_vector(alone, alone, everywhere)] * len(left)
         else:
             right = cgutils.unpack_tuple(builder, given[1])
+            right = right * len(left) if len(right) == 1 else right
         combine = getattr(builder, operation)
         results = [combine(a, b, flags=_FUSED) for a, b in zip(left, right, strict=True)]
         return cgutils.pack_array(builder, results)
