@@ -67,6 +67,7 @@ def parts(*, with_nnunet: bool) -> tuple[Part, ...]:
         Part("training_step", ("--output", "benchmarks/training_step.md")),
         Part("whole_scan", ("--folder", "FOLDER", "--runs", "3", *peer)),
         Part("growth", ("--folder", "FOLDER")),
+        Part("runtimes", ("--output", "benchmarks/runtimes.md")),
     )
 
 
