@@ -38,8 +38,14 @@ def losses_over_processes(parts: Mapping[str, PartialLoss]) -> dict[str, Float[T
         return {}
     sums = over_processes(torch.cat([part.sums for part in parts.values()]))
     sizes = [len(part.sums) for part in parts.values()]
-    pairs = zip(parts.items(), sums.split(sizes), strict=True)
-    return {name: part.of_sums(own) for (name, part), own in pairs}
+    of_each = dict(zip(parts, sums.split(sizes), strict=True))
+    means = [name for name, part in parts.items() if part.of_sums is _ratio]
+    others = [name for name in parts if name not in means]
+    losses = {name: parts[name].of_sums(of_each[name]) for name in others}
+    if means:  # at once: the operators of a ratio take longer than what they compute
+        ratios = _ratio(torch.stack([of_each[name] for name in means], dim=1))
+        losses |= zip(means, ratios, strict=True)
+    return {name: losses[name] for name in parts}
 
 
 def over_processes(sums: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
@@ -55,5 +61,5 @@ def over_processes(sums: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return total + distributed.get_world_size() * (sums - sums.detach())
 
 
-def _ratio(sums: Float[Tensor, "2"]) -> Float[Tensor, ""]:
+def _ratio(sums: Float[Tensor, "2 means"]) -> Float[Tensor, " means"]:
     return sums[0] / sums[1].clamp(min=1)

@@ -134,15 +134,15 @@ def channels_last_array(features: torch.Tensor) -> np.ndarray:
     return array
 
 
-def aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Return float32 zeros that start on a cache line, as torch's own memory does.
+def aligned_array(shape: tuple[int, ...]) -> np.ndarray:
+    """Return float32 numbers, not set, that start on a cache line, as torch's own memory does.
 
     A matrix product adds up in an order that follows from how its operands lie on cache lines.
     numpy promises 16 bytes only, and then the same run in another process, or resumed, would
     differ in the last bit.
     """
     count = math.prod(shape)
-    raw = np.zeros(count + CACHE_LINE // 4, np.float32)
+    raw = np.empty(count + CACHE_LINE // 4, np.float32)
     start = -raw.ctypes.data % CACHE_LINE // 4
     array: np.ndarray = raw[start : start + count].reshape(shape)
     return array

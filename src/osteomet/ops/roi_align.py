@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from osteomet.ops.acceleration import aligned_zeros, channels_last_array, run_blocks, uses_numba
+from osteomet.ops.acceleration import aligned_array, channels_last_array, run_blocks, uses_numba
 from osteomet.ops.lanes import WIDTH
 from osteomet.ops.roi_align_kernels import Sampling, gather, gather_few, scatter, scatter_few
 
@@ -127,7 +127,7 @@ class _RoIAlign(torch.autograd.Function):
         ctx.shapes = [level.shape for level in features]
         ctx.sampling_ratio = sampling_ratio
         shape = (len(boxes), *(output_size,) * 3, features[0].shape[1])
-        pooled = aligned_zeros(shape)
+        pooled = aligned_array(shape)
         arrays = boxes.numpy(), batch_index.numpy(), _sampling(sampling_ratio, shape[-1])
         pool = gather_few if shape[-1] <= FEW else gather
         for level, chosen in zip(features, rois, strict=True):
@@ -149,7 +149,8 @@ class _RoIAlign(torch.autograd.Function):
                 grads.append(None)
                 continue
             batch, channels, depth, height, width = shape
-            summed = aligned_zeros((batch, depth, height, width, channels))
+            summed = aligned_array((batch, depth, height, width, channels))
+            summed[:] = 0
             parts = 1 if torch.get_num_threads() == 1 else SLABS
             slabs = min(parts, depth) if len(chosen) else 0
             spread = scatter_few if channels <= FEW else scatter
