@@ -41,6 +41,7 @@ Read the files in the order of the data flow; each line is one step::
     ops/depthwise_conv.py             7 x 7 x 7 per channel, with a fast gradient
     ops/depthwise_kernels.py          its loops on a CPU
     ops/depthwise_small.py            those for maps of at most 4 voxels a side
+    ops/depthwise_sparse.py           gradients that are zero at most voxels
     ops/dense_conv.py                 3 x 3 x 3 of all channels, likewise
     ops/winograd.py                   its loops on a CPU, with a third of the products
     ops/gelu.py                       GELU and its derivative

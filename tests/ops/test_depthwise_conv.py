@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 from osteomet.ops import depthwise_conv
 from osteomet.ops.acceleration import NUMBA_ENABLED
 from osteomet.ops.depthwise_conv import depthwise_conv3d, weight_gradient
+from osteomet.ops.depthwise_sparse import cells_with_gradient
 
 needs_numba = pytest.mark.skipif(not NUMBA_ENABLED, reason="numba is not installed or off")
 
@@ -91,6 +93,18 @@ def test_gradients_of_few_cells_equal_torch_in_double(
         strict=True,
     ):
         assert (got - want).abs().max() <= 2e-6 * want.abs().max()
+
+
+@needs_numba
+def test_few_cells_are_found_in_their_order() -> None:
+    grads = np.zeros((2, 4, 4, 4, 16), np.float32)
+    places = [(0, 1, 2, 3), (0, 3, 0, 0), (1, 0, 0, 1)]
+    for place in places:
+        grads[*place, 15] = -1e-30
+    assert cells_with_gradient(grads).tolist() == [list(place) for place in places]
+    grads[1, :, 0] = 1
+    assert cells_with_gradient(grads) is None  # 18 of 128 are more than an eighth
+    assert cells_with_gradient(np.zeros((1, 4, 4, 4, 20), np.float32)) is None  # no whole registers
 
 
 @needs_numba

@@ -2,8 +2,8 @@
 
 Two voxels along an axis need six products with three taps. Four products do if voxels are first
 added up in four ways and the products in two; along three axes 64 are left of 216. The sums are
-exact but for rounding, which is a few times that of the plain convolution. A slab of cubes of
-2 voxels a side is taken at a time, so that what it is turned into stays in the nearer caches.
+exact but for rounding, which is no worse than that of the plain convolution. A slab of cubes of 2
+voxels a side is taken at a time, so that what it is turned into stays in the nearer caches.
 
 Sources: Winograd, "Arithmetic Complexity of Computations", 1980; Lavin and Gray, "Fast Algorithms
 for Convolutional Neural Networks", arXiv:1509.09308.
