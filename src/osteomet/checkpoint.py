@@ -22,7 +22,7 @@ from osteomet.config import Config, parse_kept_config
 from osteomet.errors import CheckpointError, ConfigError
 
 FORMAT_VERSION = 1
-DEFAULT_WEIGHTS = "simulated-v6"
+DEFAULT_WEIGHTS = "simulated-v7"
 
 State = dict[str, Tensor]
 
