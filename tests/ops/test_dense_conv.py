@@ -4,9 +4,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from osteomet.ops import dense_conv
 from osteomet.ops.acceleration import NUMBA_ENABLED
 from osteomet.ops.dense_conv import dense_conv3d
 from osteomet.ops.winograd import weight_gradient
+
+
+@pytest.fixture(params=[False, True], ids=["loops convolve", "torch convolves"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the test as on either kind of processor."""
+    monkeypatch.setattr(dense_conv, "TORCH_CONVOLVES", request.param)
 
 
 def tensors(shape: tuple[int, ...], outputs: int) -> list[torch.Tensor]:
@@ -15,7 +22,7 @@ def tensors(shape: tuple[int, ...], outputs: int) -> list[torch.Tensor]:
     return [torch.randn(size, generator=generator) for size in sizes]
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 @pytest.mark.parametrize("last", [True, False])
 @pytest.mark.parametrize(
     ("shape", "outputs"),
@@ -46,7 +53,7 @@ def test_output_and_gradients_equal_torch_in_double(
         assert (got - want).abs().max() <= 2e-6 * want.abs().max()
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("path", "processor")
 @pytest.mark.parametrize("outputs", [5, 30])
 def test_channels_beside_take_part_and_get_no_gradient(outputs: int) -> None:
     x, weight, bias, grad = tensors((2, 6, 3, 4, 5), outputs)

@@ -153,7 +153,11 @@ class SeparableConv3d(nn.Module):
         self.pointwise = PointwiseConv3d(channels, out_channels)
 
     def forward(self, x: Features) -> Float[Tensor, "batch out z y x"]:
-        out: Tensor = self.pointwise(self.norm(self.depthwise(x)))
+        return self.combine(self.depthwise(x))
+
+    def combine(self, mixed: Features) -> Float[Tensor, "batch out z y x"]:
+        """Do what follows the depthwise convolution, cell by cell."""
+        out: Tensor = self.pointwise(self.norm(mixed))
         return out
 
 

@@ -101,7 +101,7 @@ class RegionProposalNetwork(nn.Module):
         hidden = cells.movedim(-1, 1)[..., None, None]
         first, *others = self.slide
         if _is_separable(first):
-            others = [first.norm, first.pointwise, *others]
+            hidden = first.combine(hidden)
         for layer in others:
             hidden = layer(hidden)
         told = (head(hidden).flatten(2).mT.float() for head in (self.objectness, self.deltas))

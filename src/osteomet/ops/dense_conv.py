@@ -1,7 +1,7 @@
 """Dense 3 x 3 x 3 convolution, as a mask head's; on a CPU with a third of its products.
 
 Torch computes it and the gradient of its input at the speed of a matrix product, the gradient of
-its weights at less than half of that. ``ops.winograd`` takes half as long for all three.
+its weights at less than half of that. ``ops.winograd`` takes half to three quarters as long.
 """
 
 from collections.abc import Callable

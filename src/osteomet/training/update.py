@@ -118,9 +118,7 @@ class SharedUpdate(Update):
         starts = _places(sizes, owners, self._processes)
         laid, kept = memory.split([self._processes, KEPT])
         places = list(zip(self._parameters, starts, owners, strict=True))
-        self._own = [
-            (parameter, start) for parameter, start, owner in places if owner == self._rank
-        ]
+        self._own = [p for p, _, owner in places if owner == self._rank]
         self._others = [
             (parameter, _view(laid[self._rank], parameter, start))
             for parameter, start, owner in places
@@ -175,7 +173,7 @@ class SharedUpdate(Update):
         Those are added up in double.
         """
         gradients = []
-        for parameter, _ in self._own:
+        for parameter in self._own:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
