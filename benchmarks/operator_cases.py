@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from osteomet.ops.binary_losses import entropy_and_overlap
 from osteomet.ops.dense_conv import dense_conv3d
 from osteomet.ops.depthwise_conv import depthwise_conv3d
+from osteomet.ops.inverted_bottleneck import inverted_bottleneck
 from osteomet.ops.layer_norm import layer_norm
-from osteomet.ops.response_norm import linear_of_gelu_response_norm
 from osteomet.ops.roi_align import roi_align, roi_align_levels
 from osteomet.ops.row_products import linear
 from osteomet.ops.space_to_depth import depth_to_space, space_to_depth
@@ -109,41 +109,44 @@ def depthwise() -> Iterator[Case]:
         )
 
 
-RESPONSE = ((4, 4096, 48), (4, 512, 96), (4, 64, 192))
-"""Images, voxels of each, and outputs of a block, which has four times as many inputs."""
+BOTTLENECKS = ((4, 4096, 48), (2, 4096, 48), (4, 512, 96), (4, 64, 192))
+"""Images, voxels of each, and channels of a block, which has four times as many within."""
 
 
-def response_norm() -> Iterator[Case]:
-    """GELU, then normalise by global response, then map linearly.
+def bottlenecks() -> Iterator[Case]:
+    """Map to four times the channels, GELU, normalise by global response, and map back.
 
-    The product, and a square and a sum for the norm of each channel; backward two products, and
-    the norm's gradient. GELU itself counts nothing.
+    Two products, and a square and a sum for the norm of each wide channel; backward four products,
+    and the norm's gradient. GELU itself counts nothing, and what is wide need not be moved.
     """
-    for batch, voxels, out in RESPONSE:
-        x = torch.randn(batch, voxels, 4 * out)
-        leaves = [x, torch.randn(out, 4 * out) / 30, torch.randn(out)]
-        leaves += [torch.randn(4 * out), torch.randn(4 * out)]
-        products, weights = 2.0 * x.numel() * out, leaves[1].numel()
-        result = batch * voxels * out
+    for batch, voxels, channels in BOTTLENECKS:
+        wide, rows = 4 * channels, batch * voxels
+        leaves = [torch.randn(batch, voxels, channels)]
+        leaves += [torch.randn(wide, channels) / channels**0.5, torch.randn(wide)]
+        leaves += [torch.randn(wide), torch.randn(wide)]
+        leaves += [torch.randn(channels, wide) / wide**0.5, torch.randn(channels)]
+        operations = 4.0 * rows * channels * wide + 2 * rows * wide
+        weights = 2 * channels * wide
         yield differentiable(
-            f"{batch} x {voxels} x {4 * out} to {out}",
-            Work(products + 2 * x.numel(), FLOAT * (x.numel() + result + weights)),
-            Work(2 * (products + x.numel()), FLOAT * (2 * x.numel() + result + 2 * weights)),
-            {
-                "torch": (_response_norm_by_torch, leaves),
-                OURS: (linear_of_gelu_response_norm, leaves),
-            },
+            f"{batch} x {voxels} x {channels}",
+            Work(operations, FLOAT * (2 * rows * channels + weights)),
+            Work(2 * operations, FLOAT * (3 * rows * channels + 2 * weights)),
+            {"torch": (_bottleneck_by_torch, leaves), OURS: (_bottleneck, leaves)},
         )
 
 
-def _response_norm_by_torch(
-    x: Tensor, weight: Tensor, bias: Tensor, gamma: Tensor, beta: Tensor
-) -> Tensor:
-    """GRN as its paper's code has it, then the layer."""
-    x = F.gelu(x)
+def _bottleneck(x: Tensor, *given: Tensor) -> Tensor:
+    weight, bias, gamma, beta, back, back_bias = given
+    return inverted_bottleneck(x, (weight, bias), gamma, beta, (back, back_bias))
+
+
+def _bottleneck_by_torch(x: Tensor, *given: Tensor) -> Tensor:
+    """The layers, with GRN as its paper's code has it."""
+    weight, bias, gamma, beta, back, back_bias = given
+    x = F.gelu(F.linear(x, weight, bias))
     norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
     share = norms / (norms.mean(dim=-1, keepdim=True) + 1e-6)
-    return F.linear(gamma * (x * share) + beta + x, weight, bias)
+    return F.linear(gamma * (x * share) + beta + x, back, back_bias)
 
 
 CUBES = ((4, 1, 64, 4), (4, 48, 16, 2), (128, 2, 14, 2), (128, 48, 7, 7))

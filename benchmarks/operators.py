@@ -26,12 +26,12 @@ from operator_cases import (
     Run,
     Work,
     binary_losses,
+    bottlenecks,
     cubes,
     dense,
     depthwise,
     layer_norms,
     linear_maps,
-    response_norm,
     roi_alignment,
 )
 from timing import SHORTEST_MS, Timing, compare
@@ -40,9 +40,9 @@ from osteomet.ops.freed_memory import keep_freed_memory
 
 SECTIONS: dict[str, tuple[str, Callable[[], Iterator[Case]]]] = {
     "depthwise": ("Depthwise 7 x 7 x 7 convolution", depthwise),
-    "response": (
-        "GELU, global response normalisation and the linear map behind them",
-        response_norm,
+    "bottleneck": (
+        "Linear map to four times the channels, GELU, global response normalisation and map back",
+        bottlenecks,
     ),
     "linear": ("Linear maps of each voxel's channels", linear_maps),
     "norm": ("Layer normalisation", layer_norms),

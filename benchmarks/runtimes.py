@@ -64,12 +64,14 @@ def write_out_response_norm() -> None:
         share = norms / (norms.mean(dim=4, keepdim=True) + EPS)
         return x * (1 + self.gamma * share) + self.beta
 
-    def then(self: GlobalResponseNorm, project: nn.Linear, x: Tensor) -> Tensor:
-        projected: Tensor = project(self(F.gelu(x)))
+    def between(
+        self: GlobalResponseNorm, expand: nn.Linear, project: nn.Linear, x: Tensor
+    ) -> Tensor:
+        projected: Tensor = project(self(F.gelu(expand(x))))
         return projected
 
     GlobalResponseNorm.forward = forward  # type: ignore[method-assign, assignment]
-    GlobalResponseNorm.then = then  # type: ignore[method-assign, assignment]
+    GlobalResponseNorm.between = between  # type: ignore[method-assign, assignment]
 
 
 def runner(way: str, layers: Layers, image: Tensor) -> Callable[[], Any]:

@@ -86,7 +86,7 @@ class StepCount:
     ) -> None:
         items = count(module, inputs[0], output)
         if (isinstance(output, Tensor) and not output.requires_grad) or part in LEARNS_FROM_FEW:
-            items = items[:1]
+            items = items[::2]  # forward and backward take turns
         self.items += [replace(item, part=item.part or part) for item in items]
 
 
@@ -111,7 +111,7 @@ class _Operators(TorchDispatchMode):
 def _counter(module: nn.Module) -> Callable[[Any, Tensor, Any], list[Item]] | None:
     name = type(module).__name__
     if isinstance(module, ConvNeXtV2Block):
-        return _projection
+        return _bottleneck
     if isinstance(module, nn.Conv3d):
         return _convolution
     if isinstance(module, nn.Linear):
@@ -121,11 +121,15 @@ def _counter(module: nn.Module) -> Callable[[Any, Tensor, Any], list[Item]] | No
     return _pooling if name in ("BoxHead", "MaskHead") else None
 
 
-def _projection(block: ConvNeXtV2Block, x: Tensor, y: Tensor) -> list[Item]:
-    """Count the last map of a block, which is computed together with what is before it."""
+def _bottleneck(block: ConvNeXtV2Block, x: Tensor, y: Tensor) -> list[Item]:
+    """Count the two maps of a block, which are computed together."""
     wide = 4 * x.numel()
     weight = block.project.weight.numel()
-    return _both("linear map", 2.0 * wide * x.shape[1], wide, y.numel(), weight)
+    products = 2.0 * wide * x.shape[1]
+    return [
+        *_both("linear map", products, x.numel(), wide, weight),
+        *_both("linear map", products, wide, y.numel(), weight),
+    ]
 
 
 def _linear(layer: nn.Linear, x: Tensor, y: Tensor) -> list[Item]:

@@ -4,14 +4,12 @@ Networks are built and run on torch's meta device, which has shapes and no numbe
 largest one takes no memory. Multiplications are those of convolutions and linear layers.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from osteomet.config import BACKBONES, BackboneConfig, ModelConfig
 from osteomet.models.backbones import build_backbone, convnext, convnextv2, resnet, yolov8
@@ -44,21 +42,11 @@ class Cost:
     detector: int
 
 
-@contextmanager
-def counted(module: nn.Module) -> Iterator[list[int]]:
-    """Collect the multiplications of each convolution and linear layer that runs."""
-    products: list[int] = []
-
-    def count(layer: nn.Module, _: tuple[Tensor, ...], out: Tensor) -> None:
-        products.append(out.numel() * prod(layer.get_parameter("weight").shape[1:]))
-
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv3d | nn.Linear)]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
-    try:
-        yield products
-    finally:
-        for hook in hooks:
-            hook.remove()
+def multiplications(module: nn.Module, x: Tensor) -> int:
+    """Return those of the products and convolutions that a module asks torch for."""
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    return counter.get_total_flops() // 2  # each with an addition
 
 
 def cost(name: str) -> Cost:
@@ -67,17 +55,13 @@ def cost(name: str) -> Cost:
     image = torch.zeros(1, 1, SIDE, SIDE, SIDE, device="meta")
     with torch.device("meta"), torch.no_grad():
         backbone = build_backbone(model.backbone, PUBLISHED_DEEPEST).eval()
-        with counted(backbone) as all_stages:
-            backbone(image)
+        all_stages = multiplications(backbone, image)
         used = build_backbone(model.backbone, max(model.neck.levels)).eval()
         neck = FeaturePyramid(model.neck, used.channels)
-        with counted(used) as used_stages, counted(neck) as pyramid:
-            neck(used(image))
+        with_neck = multiplications(nn.Sequential(used, neck), image)
         detector = count_parameters(MaskRCNN(model, spacing_mm=1.0))
     flat = sum(p.numel() // (p.shape[2] if p.ndim == 5 else 1) for p in backbone.parameters())
-    return Cost(
-        count_parameters(backbone), flat, sum(all_stages), sum(used_stages) + sum(pyramid), detector
-    )
+    return Cost(count_parameters(backbone), flat, all_stages, with_neck, detector)
 
 
 def table() -> str:

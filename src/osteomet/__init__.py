@@ -45,6 +45,7 @@ Read the files in the order of the data flow; each line is one step::
     ops/dense_conv.py                 3 x 3 x 3 of all channels, likewise
     ops/winograd.py                   its loops on a CPU, with a third of the products
     ops/gelu.py                       GELU and its derivative
+    ops/inverted_bottleneck.py        both maps of a ConvNeXt-V2 block, GELU and GRN between
     ops/row_products.py               linear maps of each voxel's few channels
     ops/layer_norm.py                 LayerNorm of few channels
     ops/anchor_claims.py              which anchors a lesion claims, in loops

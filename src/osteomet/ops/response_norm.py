@@ -86,7 +86,7 @@ def gelu_and_norms(x: Voxels) -> tuple[Voxels, Float[Tensor, "batch channels"]]:
     return activated, total.sqrt().float()
 
 
-def _factor_gradients(
+def factor_gradients(
     norms: Float[Tensor, "batch channels"],
     gamma: Float[Tensor, " channels"],
     grad: Float[Tensor, "batch channels"],
@@ -183,7 +183,7 @@ class _LinearOfGeluResponseNorm(torch.autograd.Function):
             grad_weight = torch.einsum("boc,bc->oc", of_image, factors)
             grad_factors, still = torch.einsum("boc,oc->bc", of_image, weight), None
             grad_a = multiply_rows(grad, (weight * factors[:, None]).to(grad.dtype))
-        per_value, grad_gamma = _factor_gradients(norms, gamma, grad_factors)
+        per_value, grad_gamma = factor_gradients(norms, gamma, grad_factors)
         grad_x = _pull_back(grad_a, still, per_value, activated, x)
         grad_bias = grad.sum(dim=(0, 1), dtype=norms.dtype).to(weight.dtype)
         grad_weight.addr_(grad_bias, beta)

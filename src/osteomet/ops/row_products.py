@@ -74,10 +74,20 @@ def multiply_rows(
     arrays = x.detach().contiguous().numpy(), start.numpy(), out.numpy()
     for begin, registers, count in _column_blocks(outputs):
         columns = matrices.detach()[:, :, begin : begin + count * registers * WIDTH]
-        packed = columns.reshape(-1, inputs, count, registers * WIDTH).transpose(1, 2)
-        weights = packed.reshape(-1, count, inputs * registers * WIDTH).contiguous().numpy()
+        weights = pack_columns(columns, registers)
         run_ranges(_multiply, len(x) * blocks, _tuple(registers), begin, weights, *arrays)
     return out
+
+
+def pack_columns(
+    matrices: Float[Tensor, "images_or_1 inputs outputs"], registers: int
+) -> np.ndarray:
+    """Return matrices as ``(images, blocks, numbers)``: in the order in which loops read them."""
+    images, inputs, outputs = matrices.shape
+    width = registers * WIDTH
+    blocks = matrices.reshape(images, inputs, outputs // width, width).transpose(1, 2)
+    packed: np.ndarray = blocks.reshape(images, outputs // width, inputs * width).numpy()
+    return packed
 
 
 def sum_of_products(
@@ -97,12 +107,19 @@ def sum_of_products(
     return sums.squeeze(1) if chunks == 1 else sums.sum(dim=1)
 
 
-def _fits(rows: int, inputs: int, outputs: int, *factors: Tensor) -> bool:
-    """Return whether the loops are there and worth it."""
+def are_for_loops(*factors: Tensor) -> bool:
+    """Return whether the loops can take these factors, and are fast on this processor."""
     return (
         not LIBRARY_IS_FAST
         and uses_numba(*factors)
         and all(factor.dtype == torch.float32 for factor in factors)
+    )
+
+
+def _fits(rows: int, inputs: int, outputs: int, *factors: Tensor) -> bool:
+    """Return whether the loops are there and worth it."""
+    return (
+        are_for_loops(*factors)
         and inputs % WIDTH == outputs % WIDTH == 0
         and rows * inputs * outputs >= LEAST
         and rows >= FEWEST * max(inputs, outputs)
@@ -155,39 +172,66 @@ def _multiply(
 ) -> None:
     """Fill blocks of rows, from column ``begin`` on; each image has as many blocks."""
     rows, inputs = x.shape[1:]
-    width = len(registers) * WIDTH
     blocks = -(-rows // BLOCK)
-    lines = -(-BLOCK * inputs // (weights.shape[1] * BLOCK // ROWS * LINE))
     numbers = x.reshape(-1)
     for task in range(first, last):
         image, start = task // blocks, task % blocks * BLOCK
         end = min(start + BLOCK, rows)
-        whole = end - (end - start) % ROWS
-        matrix = weights[image % len(weights)]
+        given, taken = x[image, start:end], out[image, start:end]
         ahead = (image * rows + end) * inputs
-        for block in range(len(matrix)):
-            column, factors = begin + block * width, matrix[block]
-            offset = load(bias, column, registers)
-            for row in range(start, whole, ROWS):
-                ahead = _prefetch_lines(numbers, ahead, lines)
-                x0, x1 = x[image, row], x[image, row + 1]
-                x2, x3 = x[image, row + 2], x[image, row + 3]
-                s0 = s1 = s2 = s3 = offset
-                for k in range(inputs):
-                    w = load(factors, k * width, registers)
-                    s0 = add(multiply(w, x0[k]), s0)
-                    s1 = add(multiply(w, x1[k]), s1)
-                    s2 = add(multiply(w, x2[k]), s2)
-                    s3 = add(multiply(w, x3[k]), s3)
-                store(out[image, row], column, s0)
-                store(out[image, row + 1], column, s1)
-                store(out[image, row + 2], column, s2)
-                store(out[image, row + 3], column, s3)
-            for row in range(whole, end):
-                s0, x0 = offset, x[image, row]
-                for k in range(inputs):
-                    s0 = add(multiply(load(factors, k * width, registers), x0[k]), s0)
-                store(out[image, row], column, s0)
+        matrix = weights[image % len(weights)]
+        multiply_block(registers, begin, matrix, given, bias, taken, numbers, ahead)
+
+
+@partial(compile_kernel, inline=True)
+def multiply_block(
+    registers: tuple[int, ...],
+    begin: int,
+    matrix: np.ndarray,
+    x: np.ndarray,
+    bias: np.ndarray,
+    out: np.ndarray,
+    numbers: np.ndarray,
+    ahead: int,
+) -> None:
+    """Multiply some rows, for columns of ``out`` from ``begin`` on.
+
+    Args:
+        registers: of a block of columns.
+        begin: first column.
+        matrix: packed.
+        x: at most ``BLOCK`` rows.
+        bias: of all columns.
+        out: as many rows.
+        numbers: what the next rows are part of.
+        ahead: where in it they begin.
+    """
+    rows, inputs = x.shape
+    width = len(registers) * WIDTH
+    lines = -(-BLOCK * inputs // (len(matrix) * BLOCK // ROWS * LINE))
+    whole = rows - rows % ROWS
+    for block in range(len(matrix)):
+        column, factors = begin + block * width, matrix[block]
+        offset = load(bias, column, registers)
+        for row in range(0, whole, ROWS):
+            ahead = _prefetch_lines(numbers, ahead, lines)
+            x0, x1, x2, x3 = x[row], x[row + 1], x[row + 2], x[row + 3]
+            s0 = s1 = s2 = s3 = offset
+            for k in range(inputs):
+                w = load(factors, k * width, registers)
+                s0 = add(multiply(w, x0[k]), s0)
+                s1 = add(multiply(w, x1[k]), s1)
+                s2 = add(multiply(w, x2[k]), s2)
+                s3 = add(multiply(w, x3[k]), s3)
+            store(out[row], column, s0)
+            store(out[row + 1], column, s1)
+            store(out[row + 2], column, s2)
+            store(out[row + 3], column, s3)
+        for row in range(whole, rows):
+            s0, x0 = offset, x[row]
+            for k in range(inputs):
+                s0 = add(multiply(load(factors, k * width, registers), x0[k]), s0)
+            store(out[row], column, s0)
 
 
 @partial(compile_kernel, inline=True)
@@ -214,40 +258,64 @@ def _sum_products(
     sums: np.ndarray,
 ) -> None:
     """Add the products of chunks of rows, for columns of ``y`` between the two given."""
-    rows, outputs = x.shape[1:]
-    inputs, chunks = y.shape[2], sums.shape[1]
-    begin, end = columns
-    width = len(registers) * WIDTH
-    steps = (end - begin) // width * (outputs // ROWS)
-    x_lines = -(-TOGETHER * outputs // (steps * LINE))
-    y_lines = -(-TOGETHER * inputs // (steps * LINE))
-    x_numbers, y_numbers = x.reshape(-1), y.reshape(-1)
+    rows, chunks = x.shape[1], sums.shape[1]
     for task in range(first, last):
         image, chunk = task // chunks, task % chunks
         total, stop = sums[image, chunk], min(rows, (chunk + 1) * CHUNK)
         for start in range(chunk * CHUNK, stop, TOGETHER):
             here = min(stop, start + TOGETHER)
+            at = image * rows + here
             left, right = x[image, start:here], y[image, start:here]
-            x_ahead = (image * rows + here) * outputs
-            y_ahead = (image * rows + here) * inputs
-            for column in range(begin, end, width):
-                for output in range(0, outputs, ROWS):
-                    x_ahead = _prefetch_lines(x_numbers, x_ahead, x_lines)
-                    y_ahead = _prefetch_lines(y_numbers, y_ahead, y_lines)
-                    t0, t1, t2, t3 = (
-                        total[output], total[output + 1], total[output + 2], total[output + 3]
-                    )  # fmt: skip
-                    s0 = s1 = s2 = s3 = zeros(registers)
-                    if start > chunk * CHUNK:
-                        s0, s1 = load(t0, column, registers), load(t1, column, registers)
-                        s2, s3 = load(t2, column, registers), load(t3, column, registers)
-                    for row in range(len(right)):
-                        v, factors = load(right[row], column, registers), left[row, output:]
-                        s0 = add(multiply(v, factors[0]), s0)
-                        s1 = add(multiply(v, factors[1]), s1)
-                        s2 = add(multiply(v, factors[2]), s2)
-                        s3 = add(multiply(v, factors[3]), s3)
-                    store(t0, column, s0)
-                    store(t1, column, s1)
-                    store(t2, column, s2)
-                    store(t3, column, s3)
+            ahead = (x.reshape(-1), at * x.shape[2]), (y.reshape(-1), at * y.shape[2])
+            add_products(registers, columns, start == chunk * CHUNK, left, right, total, ahead)
+
+
+@partial(compile_kernel, inline=True)
+def add_products(
+    registers: tuple[int, ...],
+    columns: tuple[int, int],
+    is_first: bool,
+    x: np.ndarray,
+    y: np.ndarray,
+    total: np.ndarray,
+    ahead: tuple[tuple[np.ndarray, int], tuple[np.ndarray, int]],
+) -> None:
+    """Add ``x.T @ y`` of some rows, for columns of ``y`` between the two given.
+
+    Args:
+        registers: of a block of columns.
+        columns: the first, and the one after the last.
+        is_first: whether ``total`` holds nothing yet.
+        x: at most ``TOGETHER`` rows.
+        y: as many rows.
+        total: takes the sums.
+        ahead: what the next rows of ``x`` and of ``y`` are part of, and where in it they begin.
+    """
+    outputs, inputs = x.shape[1], y.shape[1]
+    begin, end = columns
+    width = len(registers) * WIDTH
+    steps = (end - begin) // width * (outputs // ROWS)
+    x_lines = -(-TOGETHER * outputs // (steps * LINE))
+    y_lines = -(-TOGETHER * inputs // (steps * LINE))
+    (x_numbers, x_ahead), (y_numbers, y_ahead) = ahead
+    for column in range(begin, end, width):
+        for output in range(0, outputs, ROWS):
+            x_ahead = _prefetch_lines(x_numbers, x_ahead, x_lines)
+            y_ahead = _prefetch_lines(y_numbers, y_ahead, y_lines)
+            t0, t1, t2, t3 = (
+                total[output], total[output + 1], total[output + 2], total[output + 3]
+            )  # fmt: skip
+            s0 = s1 = s2 = s3 = zeros(registers)
+            if not is_first:
+                s0, s1 = load(t0, column, registers), load(t1, column, registers)
+                s2, s3 = load(t2, column, registers), load(t3, column, registers)
+            for row in range(len(y)):
+                v, factors = load(y[row], column, registers), x[row, output:]
+                s0 = add(multiply(v, factors[0]), s0)
+                s1 = add(multiply(v, factors[1]), s1)
+                s2 = add(multiply(v, factors[2]), s2)
+                s3 = add(multiply(v, factors[3]), s3)
+            store(t0, column, s0)
+            store(t1, column, s1)
+            store(t2, column, s2)
+            store(t3, column, s3)

@@ -20,6 +20,7 @@ from osteomet.models.layers import (
     drop_path,
     keep_visible,
 )
+from osteomet.ops.inverted_bottleneck import inverted_bottleneck
 from osteomet.ops.response_norm import linear_of_gelu_response_norm, response_factors
 
 ChannelsLast = Float[Tensor, "batch z y x channels"]
@@ -52,8 +53,16 @@ class GlobalResponseNorm(nn.Module):
         factors = response_factors(norms, self.gamma)[:, None, None, None]
         return torch.addcmul(self.beta.to(x.dtype), x, factors.to(x.dtype))
 
+    def between(
+        self, expand: nn.Linear, project: nn.Linear, x: ChannelsLast
+    ) -> Float[Tensor, "batch z y x out"]:
+        """Return ``project(self(gelu(expand(x))))``, with few passes over what is the largest."""
+        first, last = (expand.weight, expand.bias), (project.weight, project.bias)
+        result = inverted_bottleneck(x.flatten(1, 3), first, self.gamma, self.beta, last)
+        return result.view(*x.shape[:-1], -1)
+
     def then(self, project: nn.Linear, x: ChannelsLast) -> Float[Tensor, "batch z y x out"]:
-        """Return ``project(self(gelu(x)))``, with few passes over what is the largest."""
+        """Return ``project(self(gelu(x)))``."""
         result = linear_of_gelu_response_norm(
             x.flatten(1, 3), project.weight, project.bias, self.gamma, self.beta
         )
@@ -76,11 +85,11 @@ class ConvNeXtV2Block(nn.Module):
 
     def forward(self, x: Features, visible: Visible | None = None) -> Features:
         """Return ``x`` and what is added to it; a cell that is not ``visible`` stays 0."""
-        y = self.depthwise(x).movedim(1, -1)  # a view: memory is channels last
-        y = self.expand(self.norm(y))
-        if visible is not None:  # GRN takes norms over all cells: hidden ones must not count
-            y = y * visible.movedim(1, -1)
-        y = self.grn.then(self.project, y)
+        y = self.norm(self.depthwise(x).movedim(1, -1))  # a view: memory is channels last
+        if visible is None:
+            y = self.grn.between(self.expand, self.project, y)
+        else:  # GRN takes norms over all cells: hidden ones must not count
+            y = self.grn.then(self.project, self.expand(y) * visible.movedim(1, -1))
         y = keep_visible(y.movedim(-1, 1), visible)
         return x + drop_path(y, self.drop_probability, self.training)
 
