@@ -98,6 +98,11 @@ def factor_gradients(
         gamma: of ``response_factors``.
         grad: of the factors.
     """
+    if _by_loops(norms, gamma, grad):  # some numbers: a dozen operators would take far longer
+        per_value, grad_gamma = torch.empty_like(norms), torch.zeros_like(gamma)
+        arrays = (t.detach().numpy() for t in (norms, gamma, grad, per_value, grad_gamma))
+        _pull_back_factors(*arrays)
+        return per_value, grad_gamma
     mean = norms.mean(dim=1, keepdim=True) + EPS
     share = norms / mean
     of_share = grad * gamma
@@ -188,6 +193,31 @@ class _LinearOfGeluResponseNorm(torch.autograd.Function):
         grad_bias = grad.sum(dim=(0, 1), dtype=norms.dtype).to(weight.dtype)
         grad_weight.addr_(grad_bias, beta)
         return grad_x, grad_weight, grad_bias, grad_gamma, weight.T @ grad_bias
+
+
+@compile_kernel
+def _pull_back_factors(
+    norms: np.ndarray,
+    gamma: np.ndarray,
+    grad: np.ndarray,
+    per_value: np.ndarray,
+    grad_gamma: np.ndarray,
+) -> None:
+    """Fill the gradients of the norms, each over its norm, and add up that of ``gamma``."""
+    batch, channels = norms.shape
+    for image in range(batch):
+        mean = through_mean = 0.0
+        for c in range(channels):
+            mean += norms[image, c]
+            through_mean += grad[image, c] * gamma[c] * norms[image, c]
+        mean = mean / channels + EPS
+        through_mean /= mean * channels
+        for c in range(channels):
+            norm, of_factor = norms[image, c], grad[image, c]
+            grad_gamma[c] += of_factor * norm / mean
+            per_value[image, c] = 0
+            if norm > 0:
+                per_value[image, c] = (of_factor * gamma[c] - through_mean) / (mean * norm)
 
 
 @compile_kernel
