@@ -128,10 +128,11 @@ def test_any_widths_that_are_whole_blocks(wider: int) -> None:
     )  # fmt: skip
 
 
-def test_half_precision_goes_by_the_layers(path: str) -> None:
+@pytest.mark.usefixtures("path")
+def test_half_precision_goes_by_the_layers() -> None:
     leaves = operands(2, 300, 1)
     with torch.autocast("cpu", torch.bfloat16):
         got = by_operator(leaves)
-    assert got.dtype == torch.bfloat16, path
+    assert got.dtype == torch.bfloat16
     expected = by_the_formula(leaves)
     assert (got - expected).abs().max() < 0.02 * expected.abs().max()

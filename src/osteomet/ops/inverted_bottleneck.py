@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from osteomet.ops.acceleration import compile_kernel, run_ranges
-from osteomet.ops.gelu import gelu_slope, gelu_value
+from osteomet.ops.gelu import gelu_slope
 from osteomet.ops.lanes import WIDTH
 from osteomet.ops.response_norm import (
+    activate_row,
     factor_gradients,
     linear_of_gelu_response_norm,
     response_factors,
@@ -178,11 +179,7 @@ def _expand(
             multiply_block(registers, 0, weights, x[image, start:end], bias, mapped, numbers, ahead)
             part[:] = 0
             for i in range(end - start):
-                row, out = mapped[i], activated[image, start + i]
-                for c in range(wide):
-                    a = gelu_value(row[c])
-                    out[c] = a
-                    part[c] += a * a
+                activate_row(mapped[i], activated[image, start + i], part)
             for c in range(wide):
                 total[c] += part[c]
 

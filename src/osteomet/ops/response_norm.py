@@ -10,6 +10,7 @@ Source: Woo et al., "ConvNeXt V2", arXiv:2301.00808, Sec. 4.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -233,13 +234,18 @@ def _activate(
         for start in range(begin, min(begin + BLOCK, voxels), RUN):
             part[:] = 0
             for voxel in range(start, min(start + RUN, voxels)):
-                row, out = x[image, voxel], activated[image, voxel]
-                for c in range(channels):
-                    a = gelu_value(row[c])
-                    out[c] = a
-                    part[c] += a * a
+                activate_row(x[image, voxel], activated[image, voxel], part)
             for c in range(channels):
                 total[c] += part[c]
+
+
+@partial(compile_kernel, inline=True)
+def activate_row(row: np.ndarray, out: np.ndarray, squares: np.ndarray) -> None:
+    """Write GELU of one voxel's channels, and add its squares to those of others."""
+    for c in range(len(squares)):
+        a = gelu_value(row[c])
+        out[c] = a
+        squares[c] += a * a
 
 
 @compile_kernel
