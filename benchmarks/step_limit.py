@@ -3,8 +3,9 @@
 Counted are the products of convolutions and linear maps (without those with padding), what they,
 the normalisations and RoIAlign must read and write, and the optimiser's numbers. A tensor counts
 once where it is read and once where it is written; activations, residual sums, losses, matching
-and proposals count nothing. So the limit is rather too low than too high; but a dense convolution
-counts as the plain one, of which Winograd's way leaves a third.
+and proposals count nothing. So the limit is rather too low than too high; but a convolution counts
+as the plain one, of which minimal filtering leaves a third where it is dense, and two fifths where
+it is depthwise.
 """
 
 from collections import defaultdict

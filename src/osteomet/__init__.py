@@ -54,6 +54,8 @@ Read the files in the order of the data flow; each line is one step::
     ops/space_to_depth.py             cubes of voxels into channels, and back
     ops/acceleration.py               compiled loops, and the switch that turns them off
     ops/lanes.py                      whole registers of the processor in compiled loops
+    ops/lane_transforms.py            fixed matrices times registers
+    ops/minimal_filtering.py          the matrices of Winograd's and Toom's filters
     ops/freed_memory.py               keep freed memory for the next tensor of its size
 
     data/manifest.py                  cohort.csv, and its split by patient

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from osteomet.ops.acceleration import NUMBA_ENABLED, compile_kernel
+from osteomet.ops.lane_transforms import cube_transform
 from osteomet.ops.lanes import (
     FIRST,
     LAST,
@@ -14,7 +15,6 @@ from osteomet.ops.lanes import (
     add,
     add_convolved,
     add_correlated,
-    cube_transform,
     load,
     multiply,
     number,

@@ -11,7 +11,6 @@ depends on this file: clear ``__pycache__`` after a change here.
 """
 
 import inspect
-import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -49,16 +48,17 @@ LAST: Ends = (NEAR, ())
 """Where in a row some voxels lie. Tuples, because a compiler knows how long they are: one item
 for each neighbour that the row has before them, and for each after; those of 7 taps at most."""
 
-Matrix = tuple[tuple[int, ...], ...]
-Cube = dict[tuple[int, ...], Any]
-"""What lies at each place of a cube, z, y, x."""
-
 Made = tuple[Any, Callable[..., Any]]
 """What numba asks of an intrinsic: its types, and what writes its instructions."""
 
+FUSED = ("contract",)
+"""Product and sum are rounded once, together."""
+REGISTER: Any = None
+LANES: Any = None
+"""A register's type, of LLVM and of numba."""
+
 if NUMBA_ENABLED:
-    _REGISTER = ir.VectorType(ir.FloatType(), WIDTH)
-    _FUSED = ("contract",)  # product and sum are rounded once, together
+    REGISTER = ir.VectorType(ir.FloatType(), WIDTH)
 
     class _LanesType(types.Opaque):
         """One register."""
@@ -66,46 +66,60 @@ if NUMBA_ENABLED:
     @register_model(_LanesType)
     class _LanesModel(models.PrimitiveModel):
         def __init__(self, manager: Any, numba_type: Any) -> None:
-            super().__init__(manager, numba_type, _REGISTER)  # type: ignore[no-untyped-call]
+            super().__init__(manager, numba_type, REGISTER)  # type: ignore[no-untyped-call]
 
-    _LANES = _LanesType(f"Lanes{WIDTH}")
+    LANES = _LanesType(f"Lanes{WIDTH}")
 
 
-def _intrinsic(function: Callable[..., Made]) -> Callable[..., Any]:
-    """Let compiled loops call it; without numba there are none."""
+def on_registers(function: Callable[..., Made]) -> Callable[..., Any]:
+    """Make an intrinsic, which compiled loops may call; without numba there are none."""
     if not NUMBA_ENABLED:
         return function
     made: Callable[..., Any] = intrinsic(inspect.unwrap(function))
     return made
 
 
-@_intrinsic
+@on_registers
 def zeros(_: Any, like: Any) -> Made:
     """Return as many registers of zeros as the tuple ``like`` has items."""
 
     def make(__: Any, builder: Any, ___: Any, ____: Any) -> Any:
-        return cgutils.pack_array(builder, [ir.Constant(_REGISTER, [0.0] * WIDTH)] * len(like))
+        return cgutils.pack_array(builder, [ir.Constant(REGISTER, [0.0] * WIDTH)] * len(like))
 
-    return types.UniTuple(_LANES, len(like))(like), make
+    return types.UniTuple(LANES, len(like))(like), make
 
 
-@_intrinsic
+@on_registers
 def load(_: Any, array: Any, at: Any, like: Any) -> Made:
     """Return the numbers from ``array[at]`` on, in as many registers as ``like`` has items."""
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        memory = _Memory(context, builder, signature.args[0], *given[:2])
+        memory = Memory(context, builder, signature.args[0], *given[:2])
         return cgutils.pack_array(builder, [memory.load(i) for i in range(len(like))])
 
-    return types.UniTuple(_LANES, len(like))(array, types.intp, like), make
+    return types.UniTuple(LANES, len(like))(array, types.intp, like), make
 
 
-@_intrinsic
+@on_registers
+def load_apart(_: Any, array: Any, at: Any, stride: Any, like: Any) -> Made:
+    """Return the register at ``array[at]``, that at ``array[at + stride]`` and so on."""
+
+    def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        lanes, place = [], given[1]
+        for _ in range(len(like)):
+            lanes.append(Memory(context, builder, signature.args[0], given[0], place).load(0))
+            place = builder.add(place, given[2])
+        return cgutils.pack_array(builder, lanes)
+
+    return types.UniTuple(LANES, len(like))(array, types.intp, types.intp, like), make
+
+
+@on_registers
 def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
     """Write registers to ``array[at]`` and on."""
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        memory = _Memory(context, builder, signature.args[0], *given[:2])
+        memory = Memory(context, builder, signature.args[0], *given[:2])
         for i, register in enumerate(cgutils.unpack_tuple(builder, given[2])):
             memory.store(i, register)
         return context.get_dummy_value()
@@ -113,36 +127,36 @@ def store(_: Any, array: Any, at: Any, lanes: Any) -> Made:
     return types.void(array, types.intp, lanes), make
 
 
-@_intrinsic
+@on_registers
 def store_apart(_: Any, array: Any, at: Any, stride: Any, lanes: Any) -> Made:
     """Write registers to ``array[at]``, ``array[at + stride]`` and so on."""
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         place = given[1]
         for register in cgutils.unpack_tuple(builder, given[3]):
-            _Memory(context, builder, signature.args[0], given[0], place).store(0, register)
+            Memory(context, builder, signature.args[0], given[0], place).store(0, register)
             place = builder.add(place, given[2])
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, lanes), make
 
 
-@_intrinsic
+@on_registers
 def number(_: Any, array: Any, at: Any) -> Made:
     """Return ``array[at]``, without a look whether it shall be counted from the end."""
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        return builder.load(_Memory(context, builder, signature.args[0], *given).start)
+        return builder.load(Memory(context, builder, signature.args[0], *given).start)
 
     return types.float32(array, types.intp), make
 
 
-@_intrinsic
+@on_registers
 def prefetch(_: Any, array: Any, at: Any) -> Made:
     """Ask for the cache line of ``array[at]``, which may lie beyond the array."""
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        start = _Memory(context, builder, signature.args[0], *given).start
+        start = Memory(context, builder, signature.args[0], *given).start
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch")
@@ -153,19 +167,19 @@ def prefetch(_: Any, array: Any, at: Any) -> Made:
     return types.void(array, types.intp), make
 
 
-@_intrinsic
+@on_registers
 def add(_: Any, lanes: Any, other: Any) -> Made:
     """Return the sums of registers and others, or one; with a product: one operation."""
     return _register_by_register("fadd", lanes, other)
 
 
-@_intrinsic
+@on_registers
 def multiply(_: Any, lanes: Any, other: Any) -> Made:
     """Return the products of registers and others, or one register or number for all."""
     return _register_by_register("fmul", lanes, other)
 
 
-@_intrinsic
+@on_registers
 def total(_: Any, lanes: Any) -> Made:
     """Return the sum of all numbers in registers."""
 
@@ -184,7 +198,7 @@ def total(_: Any, lanes: Any) -> Made:
     return types.float32(lanes), make
 
 
-@_intrinsic
+@on_registers
 def transpose_square(
     _: Any, source: Any, at: Any, stride: Any, out: Any, to: Any, leap: Any
 ) -> Made:
@@ -203,7 +217,7 @@ def transpose_square(
         rows = []
         for i in range(WIDTH):
             place = builder.add(given[1], builder.mul(given[2], ir.IntType(64)(i)))
-            rows.append(_Memory(context, builder, signature.args[0], given[0], place).load(0))
+            rows.append(Memory(context, builder, signature.args[0], given[0], place).load(0))
         half = 1
         while half < WIDTH:  # exchange halves of ever larger blocks, across the diagonal
             for i in range(WIDTH):
@@ -212,63 +226,13 @@ def transpose_square(
             half *= 2
         for i, row in enumerate(rows):
             place = builder.add(given[4], builder.mul(given[5], ir.IntType(64)(i)))
-            _Memory(context, builder, signature.args[3], given[3], place).store(0, row)
+            Memory(context, builder, signature.args[3], given[3], place).store(0, row)
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp, out, types.intp, types.intp), make
 
 
-def cube_transform(matrix: Matrix) -> Callable[..., Any]:
-    """Make what multiplies a cube of registers by a matrix of 0, 1 and -1 along each axis.
-
-    Args:
-        matrix: as many columns as the cube has registers a side, and as many rows as it shall
-            have.
-
-    Returns:
-        For compiled loops ``(source, at, strides, out, to, leaps)``: where in ``source`` the cube
-        begins, how far its next register lies along each axis, and the same of the result.
-    """
-
-    @_intrinsic
-    def transform(
-        _: Any, source: Any, at: Any, strides: Any, out: Any, to: Any, leaps: Any
-    ) -> Made:
-        def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-            def read(key: tuple[int, ...]) -> Any:
-                return _Memory(context, builder, kinds[0], given[0], places[key]).load(0)
-
-            def write(key: tuple[int, ...], register: Any) -> None:
-                memory = _Memory(context, builder, kinds[1], given[3], targets[key])
-                memory.store(0, register)
-
-            kinds = signature.args[0], signature.args[3]
-            rows, columns = len(matrix), len(matrix[0])
-            places = _cube_places(builder, given[1], given[2], columns)
-            targets = _cube_places(builder, given[4], given[5], rows)
-            if rows < columns:  # slices first: they leave less to be kept
-                cube: Cube = {}
-                for x in range(columns):
-                    part = {key: read(key) for key in places if key[2] == x}
-                    cube |= _along(builder, _along(builder, part, 0, matrix), 1, matrix)
-                for key, register in _along(builder, cube, 2, matrix).items():
-                    write(key, register)
-            else:
-                cube = _along(builder, {key: read(key) for key in places}, 2, matrix)
-                for x in range(rows):
-                    part = {key: cube[key] for key in cube if key[2] == x}
-                    part = _along(builder, _along(builder, part, 0, matrix), 1, matrix)
-                    for key, register in part.items():
-                        write(key, register)
-            return context.get_dummy_value()
-
-        distances = types.UniTuple(types.intp, 3)
-        return types.void(source, types.intp, distances, out, types.intp, distances), make
-
-    return transform
-
-
-@_intrinsic
+@on_registers
 def add_convolved(
     _: Any, sums: Any, row: Any, at: Any, taps: Any, tap: Any, along: Any, ends: Any
 ) -> Made:
@@ -285,8 +249,8 @@ def add_convolved(
     """
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        voxels = _Memory(context, builder, signature.args[1], *given[1:3])
-        weights = _Memory(context, builder, signature.args[3], *given[3:5])
+        voxels = Memory(context, builder, signature.args[1], *given[1:3])
+        weights = Memory(context, builder, signature.args[3], *given[3:5])
         factors = [weights.load(i) for i in range(len(along))]
         inside = _taps_inside(len(sums), len(along), ends)
         products = ((voxel, neighbour, factors[i]) for neighbour, voxel, i in inside)
@@ -295,7 +259,7 @@ def add_convolved(
     return sums(sums, row, types.intp, taps, types.intp, along, ends), make
 
 
-@_intrinsic
+@on_registers
 def add_correlated(
     _: Any, sums: Any, row: Any, at: Any, grad: Any, to: Any, step: Any, ends: Any
 ) -> Made:
@@ -312,8 +276,8 @@ def add_correlated(
     """
 
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
-        voxels = _Memory(context, builder, signature.args[1], *given[1:3])
-        grads = _Memory(context, builder, signature.args[3], *given[3:5])
+        voxels = Memory(context, builder, signature.args[1], *given[1:3])
+        grads = Memory(context, builder, signature.args[3], *given[3:5])
         factors = [grads.load(i) for i in range(len(step))]
         inside = _taps_inside(len(step), len(sums), ends)
         products = ((tap, neighbour, factors[i]) for neighbour, i, tap in inside)
@@ -322,7 +286,7 @@ def add_correlated(
     return sums(sums, row, types.intp, grad, types.intp, step, ends), make
 
 
-class _Memory:
+class Memory:
     """Registers' worth of an array's numbers, from a place on.
 
     Attributes:
@@ -341,7 +305,7 @@ class _Memory:
 
     def _pointer(self, register: int) -> Any:
         place = self._builder.gep(self.start, [ir.IntType(64)(register * WIDTH)])
-        return self._builder.bitcast(place, _REGISTER.as_pointer())
+        return self._builder.bitcast(place, REGISTER.as_pointer())
 
 
 def _exchange(builder: Any, upper: Any, lower: Any, half: int) -> tuple[Any, Any]:
@@ -355,34 +319,6 @@ def _exchange(builder: Any, upper: Any, lower: Any, half: int) -> tuple[Any, Any
     )
 
 
-def _cube_places(builder: Any, at: Any, strides: Any, side: int) -> Cube:
-    """Return where in an array each place of a cube lies."""
-    places = {}
-    for key in itertools.product(range(side), repeat=3):
-        places[key] = at
-        for count, stride in zip(key, cgutils.unpack_tuple(builder, strides), strict=True):
-            step = builder.mul(stride, ir.IntType(64)(count))
-            places[key] = builder.add(places[key], step)
-    return places
-
-
-def _along(builder: Any, cube: Cube, axis: int, matrix: Matrix) -> Cube:
-    """Multiply a cube of registers by a matrix along one axis."""
-    made = {}
-    for key in cube:
-        if key[axis] == 0:
-            for row, signs in enumerate(matrix):
-                here = [(*key[:axis], i, *key[axis + 1 :]) for i in range(len(signs))]
-                terms = [(sign, cube[k]) for sign, k in zip(signs, here, strict=True) if sign]
-                terms.sort(key=lambda term: -term[0])  # from the first that needs no other sign
-                sign, total = terms[0]
-                total = total if sign > 0 else builder.fneg(total)
-                for sign, term in terms[1:]:
-                    total = (builder.fadd if sign > 0 else builder.fsub)(total, term)
-                made[*key[:axis], row, *key[axis + 1 :]] = total
-    return made
-
-
 def _register_by_register(operation: str, lanes: Any, other: Any) -> Made:
     def make(context: Any, builder: Any, signature: Any, given: Any) -> Any:
         left = cgutils.unpack_tuple(builder, given[0])
@@ -390,14 +326,14 @@ def _register_by_register(operation: str, lanes: Any, other: Any) -> Made:
         if isinstance(kind, types.Number):
             number = context.cast(builder, given[1], kind, types.float32)
             place = ir.IntType(32)(0)
-            alone = builder.insert_element(ir.Constant(_REGISTER, ir.Undefined), number, place)
+            alone = builder.insert_element(ir.Constant(REGISTER, ir.Undefined), number, place)
             everywhere = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
             right = [builder.shuffle_vector(alone, alone, everywhere)] * len(left)
         else:
             right = cgutils.unpack_tuple(builder, given[1])
             right = right * len(left) if len(right) == 1 else right
         combine = getattr(builder, operation)
-        results = [combine(a, b, flags=_FUSED) for a, b in zip(left, right, strict=True)]
+        results = [combine(a, b, flags=FUSED) for a, b in zip(left, right, strict=True)]
         return cgutils.pack_array(builder, results)
 
     return lanes(lanes, other), make
@@ -415,7 +351,7 @@ def _taps_inside(voxels: int, taps: int, ends: Any) -> Iterable[tuple[int, int, 
 
 
 def _add_products(
-    builder: Any, sums: Any, memory: _Memory, products: Iterable[tuple[int, int, Any]]
+    builder: Any, sums: Any, memory: Memory, products: Iterable[tuple[int, int, Any]]
 ) -> Any:
     """Add ``(sum, register of memory, factor)``, loading each register but once."""
     totals = cgutils.unpack_tuple(builder, sums)
@@ -423,6 +359,6 @@ def _add_products(
     for total, register, factor in products:
         if register not in loaded:
             loaded[register] = memory.load(register)
-        product = builder.fmul(factor, loaded[register], flags=_FUSED)
-        totals[total] = builder.fadd(product, totals[total], flags=_FUSED)
+        product = builder.fmul(factor, loaded[register], flags=FUSED)
+        totals[total] = builder.fadd(product, totals[total], flags=FUSED)
     return cgutils.pack_array(builder, totals)

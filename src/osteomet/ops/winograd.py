@@ -18,16 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from osteomet.ops.acceleration import channels_last_array, compile_kernel, run_ranges
-from osteomet.ops.lanes import (
-    WIDTH,
-    add,
-    cube_transform,
-    load,
-    multiply,
-    number,
-    store,
-    zeros,
-)
+from osteomet.ops.lane_transforms import cube_transform
+from osteomet.ops.lanes import WIDTH, add, load, multiply, number, store, zeros
 
 Features = Float[Tensor, "batch channels z y x"]
 Output = Float[Tensor, "batch out z y x"]
