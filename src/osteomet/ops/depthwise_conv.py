@@ -30,6 +30,7 @@ from osteomet.ops.depthwise_kernels import (
     TAPS,
     convolve,
     correlate,
+    images_at_once,
     pack,
     pack_weights,
     tiles,
@@ -184,13 +185,14 @@ def weight_gradient(x: Features, grad: Features) -> Float[Tensor, "channels 1 7 
     The same for any number of threads. Sums over a few rows are float32, sums of those
     float64, so the error does not grow with the size of the map.
     """
-    batch, channels, _, height, _ = x.shape
-    blocks = -(-channels // WIDTH)
-    sums = np.empty((blocks * batch, SEEN, TAPS))
-    arrays = channels_last_array(x.float()), channels_last_array(grad.float()), sums
-    _run(x)(correlate, len(sums), voxels_at_once(height), *arrays)
+    channels, height = x.shape[1], x.shape[3]
+    features, grads = channels_last_array(x.float()), channels_last_array(grad.float())
+    blocks, images = -(-channels // WIDTH), images_at_once(features.shape)
+    sums = np.empty((blocks, -(-len(x) // images) if images else 0, SEEN, TAPS))
+    given = images, features, grads, sums.reshape(-1, SEEN, TAPS)
+    _run(x)(correlate, math.prod(sums.shape[:2]), voxels_at_once(height), *given)
     gradient = torch.empty(channels, SIDE**3)
-    turn_sums_back(sums.reshape(blocks, batch, SEEN, SIDE**2, WIDTH), gradient.numpy())
+    turn_sums_back(sums, gradient.numpy())
     return gradient.view(-1, 1, SIDE, SIDE, SIDE)
 
 

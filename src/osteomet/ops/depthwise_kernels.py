@@ -32,6 +32,7 @@ from osteomet.ops.lanes import (
     add_correlated,
     load,
     load_apart,
+    prefetch,
     store,
     store_apart,
     zeros,
@@ -59,6 +60,8 @@ GROUP = 4
 """Planes made at once."""
 RING = GROUP + SIDE - 1
 """Planes that they depend on, and that are kept."""
+AHEAD = 4
+"""Rows that are asked for before they are needed: voxels of a tile lie apart in memory."""
 
 _POINTS = [Fraction(*fraction) for fraction in ((2, 5), (4, 5), (5, 4), (5, 2))]
 FILTER = minimal_filter(MADE, SIDE, [Fraction(0), *(s * p for p in _POINTS for s in (1, -1))])
@@ -68,6 +71,9 @@ turn_output = row_transform(FILTER.output)
 turn_gradient = row_transform(tuple(zip(*FILTER.output, strict=True)))
 _OF_TAPS = np.array(FILTER.filter)
 
+JOINED = 4 * SUMMED
+"""Products for whose sums a task is worth its own: each has as many as 392 voxels of a channel."""
+
 Step = tuple[int, ...]
 
 
@@ -75,6 +81,12 @@ def voxels_at_once(length: int) -> Step:
     """Return a tuple with one item for each of so many places that is taken at once."""
     step = SHORT if length <= SHORT else min(STEPS, key=lambda step: -length % step)
     return tuple(range(step))
+
+
+def images_at_once(shape: tuple[int, ...]) -> int:
+    """Return of how many images ``(batch, z, y, x, c)`` a task sums the products."""
+    batch, depth, height, width, _ = shape
+    return min(batch, -(-JOINED // (depth * height * -(-width // MADE))))
 
 
 @partial(compile_kernel, inline=True)
@@ -137,18 +149,17 @@ def turn_weights(packed: np.ndarray, turned: np.ndarray) -> None:
 
 @compile_kernel
 def turn_sums_back(sums: np.ndarray, gradient: np.ndarray) -> None:
-    """Add up sums ``(blocks, images, SEEN, 49, lanes)`` to what ``(channels, taps)`` are due."""
-    blocks, images = sums.shape[:2]
+    """Add up sums ``(blocks, parts, SEEN, TAPS)`` to what ``(channels, taps)`` are due."""
     channels = len(gradient)
     total, due = np.empty((SEEN, WIDTH)), np.empty(WIDTH)
-    for block in range(blocks):
+    for block in range(len(sums)):
         begin = block * WIDTH
         for row in range(SIDE * SIDE):
             total[:] = 0
-            for b in range(images):
+            for part in range(sums.shape[1]):
                 for place in range(SEEN):
                     for c in range(WIDTH):
-                        total[place, c] += sums[block, b, place, row, c]
+                        total[place, c] += sums[block, part, place, row * WIDTH + c]
             for k in range(SIDE):
                 due[:] = 0
                 for place in range(SEEN):
@@ -222,6 +233,8 @@ def _make_plane(
         place, apart = slot * length + y * WIDTH, GROUP * length
         made = add(turn_output(load_apart(flat, place, apart, NEIGHBOURS)), offset)
         at = (((b * depth + z) * height + y) * width + left) * channels + begin
+        for x in range(inside):
+            prefetch(results, at + (AHEAD * width + x) * channels)
         if lanes == WIDTH and inside == MADE:
             store_apart(results, at, channels, made)
         else:
@@ -252,6 +265,8 @@ def _turn_plane(
     lanes = min(WIDTH, channels - begin)
     for y in range(height):
         at = (((b * depth + z) * height + y) * width + left - HALF) * channels + begin
+        for x in range(first, last):
+            prefetch(values, at + (AHEAD * width + x) * channels)
         if lanes == WIDTH:
             for x in range(first, last):
                 store(voxels, x * WIDTH, load(values, at + x * channels, ONE))
@@ -310,16 +325,18 @@ def correlate(
     first: int,
     last: int,
     step: Step,
+    images: int,
     features: np.ndarray,
     grads: np.ndarray,
     sums: np.ndarray,
 ) -> None:
-    """Sum the products; a task is a block of channels of an image.
+    """Sum the products; a task is a block of channels of some images.
 
     Args:
         first: task.
         last: task, exclusive.
         step: one item for each place along y that is taken at once.
+        images: of a task.
         features: ``(b, z, y, x, c)``.
         grads: of the output, likewise.
         sums: ``(tasks, SEEN, TAPS)``, float64.
@@ -329,20 +346,22 @@ def correlate(
     seen = np.zeros((SEEN, RING, length), np.float32)
     given = np.zeros((SEEN, GROUP, length), np.float32)
     part = np.empty((SEEN, TAPS), np.float32)
+    columns, parts = tiles(width), -(-batch // images)
     for task in range(first, last):
-        block, b = task // batch, task % batch
+        begin, image = task // parts * WIDTH, task % parts * images
         sums[task] = 0
         part[:] = 0
         summed = 0
-        for tile in range(tiles(width)):
+        for there in range(image * columns, min(image + images, batch) * columns):
+            b, left = there // columns, there % columns * MADE
             ready, voxels = 0, np.zeros(SEEN * WIDTH, np.float32)
             for base in range(0, depth, GROUP):
                 end = min(depth, base + GROUP)
                 while ready < min(depth, end + HALF):
-                    _turn_plane(features, b, ready, tile * MADE, block * WIDTH, voxels, seen)
+                    _turn_plane(features, b, ready, left, begin, voxels, seen)
                     ready += 1
                 for z in range(base, end):
-                    _turn_gradients(grads, b, z, tile * MADE, block * WIDTH, given, z - base)
+                    _turn_gradients(grads, b, z, left, begin, given, z - base)
                 for place in range(SEEN):
                     for kz in range(SIDE):
                         _correlate_rows(
@@ -383,6 +402,7 @@ def _turn_gradients(
     for y in range(height):
         at = (((b * depth + z) * height + y) * width + left) * channels + begin
         for x in range(inside):
+            prefetch(values, at + (AHEAD * width + x) * channels)
             if lanes == WIDTH:
                 store(voxels, x * WIDTH, load(values, at + x * channels, ONE))
             else:
