@@ -31,7 +31,6 @@ from osteomet.ops.depthwise_kernels import (
     convolve,
     correlate,
     images_at_once,
-    pack,
     pack_weights,
     tiles,
     turn_sums_back,
@@ -201,13 +200,10 @@ def _pull_back_cells(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of input and weights where the output has one in few cells."""
     grads, taps = channels_last_array(grad.float()), _packed(weight.float())
-    batch, channels, depth, height, width = x.shape
-    rows = np.empty((len(taps), batch, depth, height, width * WIDTH), np.float32)
-    run = _run(x)
-    run(pack, math.prod(rows.shape[:3]), channels_last_array(x.float()), rows)
     due, sums = torch.zeros(grads.shape), np.empty_like(taps)
-    run(pull_back_cells, len(taps), cells, grads, taps, rows, due.numpy(), sums)
-    gradient = torch.empty(channels, SIDE**3)
+    arrays = cells, grads, taps, channels_last_array(x.float()), due.numpy(), sums
+    _run(x)(pull_back_cells, len(taps), *arrays)
+    gradient = torch.empty(len(weight), SIDE**3)
     unpack_sums(sums.reshape(-1, SIDE**3, WIDTH), gradient.numpy())
     return due.movedim(-1, 1).to(grad.dtype), gradient.view(weight.shape).to(weight.dtype)
 

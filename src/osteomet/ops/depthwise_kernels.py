@@ -96,29 +96,6 @@ def tiles(width: int) -> int:
 
 
 @compile_kernel
-def pack(first: int, last: int, features: np.ndarray, packed: np.ndarray) -> None:
-    """Copy planes of blocks of channels to where they lie side by side, with zeros after rows."""
-    batch, depth, height, width, channels = features.shape
-    for task in range(first, last):
-        block, b, z = task // (batch * depth), task // depth % batch, task % depth
-        begin = block * WIDTH
-        lanes = min(WIDTH, channels - begin)
-        for y in range(height):
-            row = packed[block, b, z, y]
-            row[width * WIDTH :] = 0
-            for x in range(width):
-                voxel, place = features[b, z, y, x, begin:], row[x * WIDTH :]
-                if lanes == WIDTH:  # a count known when compiling makes it one instruction
-                    for c in range(WIDTH):
-                        place[c] = voxel[c]
-                else:
-                    for c in range(lanes):
-                        place[c] = voxel[c]
-                    for c in range(lanes, WIDTH):
-                        place[c] = 0
-
-
-@compile_kernel
 def pack_weights(weights: np.ndarray, packed: np.ndarray, flip: bool) -> None:
     """Put weights ``(channels, taps)`` into ``(blocks, taps, lanes)``, or their mirror image."""
     channels, taps = weights.shape

@@ -57,7 +57,7 @@ def pull_back_cells(
     cells: np.ndarray,
     grads: np.ndarray,
     weights: np.ndarray,
-    rows: np.ndarray,
+    features: np.ndarray,
     out: np.ndarray,
     sums: np.ndarray,
 ) -> None:
@@ -69,27 +69,26 @@ def pull_back_cells(
         cells: ``(n, 4)`` places of gradients.
         grads: of the output, ``(b, z, y, x, channels)``.
         weights: ``(blocks, taps * lanes)``.
-        rows: of the input, ``(blocks, b, z, y, x * lanes)``.
+        features: of the input, likewise.
         out: zeros like ``grads``.
         sums: like ``weights``.
     """
     _, depth, height, width, channels = grads.shape
-    values, results = grads.reshape(-1), out.reshape(-1)
+    given, values, results = grads.reshape(-1), features.reshape(-1), out.reshape(-1)
     for block in range(first, last):
         taps, total = weights[block], sums[block]
         total[:] = 0
         for i in range(len(cells)):
             b, z, y, x = cells[i]
             cell = ((b * depth + z) * height + y) * width + x
-            grad = load(values, cell * channels + block * WIDTH, ONE)
+            grad = load(given, cell * channels + block * WIDTH, ONE)
             for kz in range(max(0, HALF - z), min(SIDE, depth + HALF - z)):
                 for ky in range(max(0, HALF - y), min(SIDE, height + HALF - y)):
-                    row = rows[block, b, z + kz - HALF, y + ky - HALF]
                     line = cell + ((kz - HALF) * height + ky - HALF) * width - HALF
                     for kx in range(max(0, HALF - x), min(SIDE, width + HALF - x)):
                         tap = ((kz * SIDE + ky) * SIDE + kx) * WIDTH
-                        seen = load(row, (x + kx - HALF) * WIDTH, ONE)
-                        store(total, tap, add(multiply(seen, grad), load(total, tap, ONE)))
                         at = (line + kx) * channels + block * WIDTH
+                        seen = multiply(load(values, at, ONE), grad)
+                        store(total, tap, add(seen, load(total, tap, ONE)))
                         due = multiply(load(taps, tap, ONE), grad)
                         store(results, at, add(due, load(results, at, ONE)))
