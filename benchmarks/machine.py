@@ -1,17 +1,22 @@
 """What the processor can do at most: the limits that operators and steps are measured against.
 
     python benchmarks/machine.py --threads 2
+    python benchmarks/machine.py --processes 2
 
 Rates are per CPU second, all threads added up, so that they hold on a machine that others use.
 """
 
 import argparse
+import multiprocessing
 import os
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from statistics import mean
 
 import torch
 
@@ -100,10 +105,36 @@ def measure(threads: int) -> Machine:
     rates = []
     for count in sorted({1, threads}):
         torch.set_num_threads(count)
-        products = [_rate(SIDE, SIDE, SIDE), _rate(*NARROW)]
-        rates.append([*products, *(_bandwidth(size) for size in WORKING_SETS)])
+        rates.append([rate() for rate in _RATES])
     operations, narrow, *bandwidths = (max(both) for both in zip(*rates, strict=True))
     return Machine(threads, operations, narrow, tuple(bandwidths))
+
+
+def measure_together(processes: int) -> Machine:
+    """Measure what processes of one thread reach while all of them do the same, on average."""
+    if processes == 1:
+        return measure(1)
+    spawn = multiprocessing.get_context("spawn")
+    barrier, queue = spawn.Barrier(processes), spawn.SimpleQueue()
+    started = [
+        spawn.Process(target=_measure_beside, args=(barrier, queue)) for _ in range(processes)
+    ]
+    for process in started:
+        process.start()
+    rates = [queue.get() for _ in started]
+    for process in started:
+        process.join()
+    operations, narrow, *bandwidths = (mean(all_of) for all_of in zip(*rates, strict=True))
+    return Machine(1, operations, narrow, tuple(bandwidths))
+
+
+def _measure_beside(barrier: Barrier, queue: "multiprocessing.SimpleQueue[list[float]]") -> None:
+    torch.set_num_threads(1)
+    rates = []
+    for rate in _RATES:
+        barrier.wait()
+        rates.append(rate())
+    queue.put(rates)
 
 
 def _rate(rows: int, inner: int, columns: int) -> float:
@@ -116,6 +147,13 @@ def _bandwidth(working_set: int) -> float:
     """Return bytes a second of ``a = b + c``."""
     b, c, a = (torch.ones(working_set // 12) for _ in range(3))
     return 12 * len(a) / fastest(lambda: torch.add(b, c, out=a))
+
+
+_RATES = (
+    partial(_rate, SIDE, SIDE, SIDE),
+    partial(_rate, *NARROW),
+    *(partial(_bandwidth, size) for size in WORKING_SETS),
+)
 
 
 def fastest(run: Callable[[], object]) -> float:
@@ -159,9 +197,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    threads = parser.parse_args().threads
+    parser.add_argument("--processes", type=int, default=1, help="at once, of one thread each")
+    options = parser.parse_args()
+    if options.processes > 1:
+        machine, threads = measure_together(options.processes), 1
+    else:
+        machine, threads = measure(options.threads), options.threads
     print(description(threads))
-    print("\n".join(["", *measure(threads).table()]))
+    print("\n".join(["", *machine.table()]))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,9 @@
 Each way to train is the command's own run on simulated patients, from drawing patches to updating
 weights, in turn with the others. A step's time is the median distance between two notes of the
 log, after those that compile. Every way takes the steps of the same batches.
+
+Its share of the limit is that of ``training_step.py``, but of a whole step by the wall: with its
+data, and with all that processes wait for. Rates are those of as many processes at once.
 """
 
 import argparse
@@ -18,9 +21,12 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
-from machine import description
+from machine import Machine, description, measure, measure_together
+from step_limit import Item, limits
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from training_step import BATCHES, Worker, draw_batches
 
+from osteomet.config import load_config
 from osteomet.simulate.cohort import write_cohort
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +56,20 @@ def train(source: Path, cohort: Path, folder: Path, processes: int, threads: int
     return 1000 * median(later - sooner for sooner, later in pairwise(at))
 
 
+def count_step(cohort: Path, folder: Path) -> list[Item]:
+    """Return what a step must do at least, several times over: of ``BATCHES`` steps."""
+    path = ROOT / "configs" / "default.toml"
+    batches, _ = draw_batches(load_config(path), cohort, folder)
+    with Worker(ROOT, path, batches, 1) as worker:
+        return [Item(*item) for item in worker.ask("count")["items"]]
+
+
+def fastest_rates(processes: int, threads: int, before: Machine | None) -> Machine:
+    """Return the rates of as many at once, or those before where they are better."""
+    now = measure_together(processes) if processes > 1 else measure(threads)
+    return now if before is None else now.or_faster(before)
+
+
 def page(options: argparse.Namespace) -> str:
     """Run everything and return the page."""
     sources = {"this code": ROOT}
@@ -59,8 +79,12 @@ def page(options: argparse.Namespace) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cohort = write_cohort(folder / "cohort", PATIENTS, seed=5)
+        items = count_step(cohort, folder)
+        machines: dict[tuple[int, int], Machine] = {}
         for turn in range(options.rounds):
             for processes, threads in WAYS:
+                way = processes, threads
+                machines[way] = fastest_rates(*way, machines.get(way))
                 for code, source in sources.items():
                     run = folder / f"run-{turn}-{processes}-{threads}-{code.replace(' ', '-')}"
                     spent[processes, threads, code].append(
@@ -76,15 +100,20 @@ def page(options: argparse.Namespace) -> str:
         f"{description()}. configs/default.toml, {STEPS - WARM} steps counted in each of "
         f"{options.rounds} runs, in turn; median time of a step with its data, by the wall.",
         "",
-        "| processes | threads of each | code | a step, ms | all runs | times one of each |",
-        "| --- | --- | --- | --- | --- | --- |",
+        "| processes | threads of each | code | a step, ms | all runs | times one of each "
+        "| limit, ms | share of it |",
+        "| --- " * 8 + "|",
     ]
     for (processes, threads, code), every in spent.items():
         alone = median(spent[1, 1, code])
         shown = ", ".join(f"{one:.0f}" for one in every)
+        by_kind = limits(items, machines[processes, threads], "kind").values()
+        limit = sum(least for _, _, least in by_kind) / BATCHES / (processes * threads)
         lines.append(
             f"| {processes} | {threads} | {code} | {median(every):.0f} | {shown} "
-            f"| {alone / median(every):.2f} |"
+            f"| {alone / median(every):.2f} "
+            f"| {limit:.0f} | {100 * limit / median(every):.0f} %, fastest run "
+            f"{100 * limit / min(every):.0f} % |"
         )
     return "\n".join([*lines, ""])
 
