@@ -225,6 +225,7 @@ Read the files in the order of the data flow; each line is one step::
     training/loop.py                  the steps
     training/update.py                clipping, optimiser and average, by each process or shared
     training/shared_memory.py         memory that the processes of one machine see
+    training/local_sums.py            sums of few numbers over them
     training/budget.py                minutes -> number of steps
     training/schedule.py              learning rate, RoI warm-up, weight decay
     training/ema.py                   averaged weights

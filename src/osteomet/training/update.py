@@ -4,7 +4,8 @@ Each process does all of it, or those of one machine share it: weights, their av
 optimiser's moments then lie once in memory that all of them see. Each process lays down its
 gradient of what belongs to the others, and when all have, it adds up, clips and follows its own
 part. Gloo instead sends gradients through sockets, and every process updates all weights, which
-together is a sixth of a small network's step.
+together is a sixth of a small network's step. What are few numbers goes through sockets here, too
+(``local_sums``).
 
 Processes wait for the slowest wherever they exchange something, so what is told of a step travels
 with the norm of its gradient.
@@ -21,6 +22,8 @@ from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 
+from osteomet.models.processes import add_up, add_up_by
+from osteomet.training.local_sums import open_local_sums
 from osteomet.training.shared_memory import open_shared_rows
 from osteomet.training.state import Learner
 
@@ -61,6 +64,8 @@ class OneMachine(DDPStrategy):
         """Wrap a module, which is left as it is if there is memory."""
         numbers = sum(_slot(p) for p in module.parameters() if p.requires_grad)
         self.memory = open_shared_rows(distributed.get_world_size() + KEPT, numbers)
+        sums = None if self.memory is None else open_local_sums()
+        add_up_by(None if sums is None else sums.add_up)
         return super().setup_module(module) if self.memory is None else module
 
 
@@ -140,7 +145,7 @@ class SharedUpdate(Update):
         """Add up, clip and follow the part of the gradient that belongs to this process."""
         learner, optimizer = self.learner, cast("Any", self.learner.optimizer)
         self._lay_down()
-        distributed.barrier()  # all have laid down theirs
+        _wait_for_all()  # all have laid down theirs
         for buffer in learner.model.buffers():  # statistics of a batch normalisation
             distributed.broadcast(buffer, 0)
         square, *sums = self._add_up(told)
@@ -153,7 +158,7 @@ class SharedUpdate(Update):
             del optimizer.grad_scale
             learner.average.update(self._own_names)
         optimizer.zero_grad(set_to_none=True)
-        distributed.barrier()  # all have updated theirs
+        _wait_for_all()  # all have updated theirs
         return norm, [total / self._processes for total in sums]
 
     @torch.no_grad()
@@ -181,7 +186,7 @@ class SharedUpdate(Update):
             torch._foreach_add_(gradients, given)
         norms = torch.stack(torch._foreach_norm(gradients)) if gradients else torch.zeros(1)
         exchanged = torch.cat([norms.double().square().sum()[None], told.double()])
-        distributed.all_reduce(exchanged)
+        add_up(exchanged)
         sums: list[float] = exchanged.tolist()
         return sums
 
@@ -211,6 +216,10 @@ class SharedUpdate(Update):
             parameter.data, average.data = weight, mean
             state[parameter] = places
         distributed.barrier()
+
+
+def _wait_for_all() -> None:
+    add_up(torch.zeros(1))  # nothing is summed before all have asked
 
 
 def share_out(sizes: Sequence[int], processes: int) -> list[int]:
