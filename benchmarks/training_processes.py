@@ -8,7 +8,8 @@ weights, in turn with the others. A step's time is the median distance between t
 log, after those that compile. Every way takes the steps of the same batches.
 
 Its share of the limit is that of ``training_step.py``, but of a whole step by the wall: with its
-data, and with all that processes wait for. Rates are those of as many processes at once.
+data, and with all that processes wait for. Rates are those of as many processes at once, the best
+of one measurement before each run.
 """
 
 import argparse
@@ -64,9 +65,12 @@ def count_step(cohort: Path, folder: Path) -> list[Item]:
         return [Item(*item) for item in worker.ask("count")["items"]]
 
 
-def fastest_rates(processes: int, threads: int, before: Machine | None) -> Machine:
-    """Return the rates of as many at once, or those before where they are better."""
-    now = measure_together(processes) if processes > 1 else measure(threads)
+def fastest_rates(processes: int, before: Machine | None) -> Machine:
+    """Return the rates of as many processes at once, or those before where they are better.
+
+    Those of one process are of one thread or of all, whichever is faster.
+    """
+    now = measure_together(processes) if processes > 1 else measure(os.cpu_count() or 1)
     return now if before is None else now.or_faster(before)
 
 
@@ -80,11 +84,10 @@ def page(options: argparse.Namespace) -> str:
         folder = Path(name)
         cohort = write_cohort(folder / "cohort", PATIENTS, seed=5)
         items = count_step(cohort, folder)
-        machines: dict[tuple[int, int], Machine] = {}
+        machines: dict[int, Machine] = {}
         for turn in range(options.rounds):
             for processes, threads in WAYS:
-                way = processes, threads
-                machines[way] = fastest_rates(*way, machines.get(way))
+                machines[processes] = fastest_rates(processes, machines.get(processes))
                 for code, source in sources.items():
                     run = folder / f"run-{turn}-{processes}-{threads}-{code.replace(' ', '-')}"
                     spent[processes, threads, code].append(
@@ -107,7 +110,7 @@ def page(options: argparse.Namespace) -> str:
     for (processes, threads, code), every in spent.items():
         alone = median(spent[1, 1, code])
         shown = ", ".join(f"{one:.0f}" for one in every)
-        by_kind = limits(items, machines[processes, threads], "kind").values()
+        by_kind = limits(items, machines[processes], "kind").values()
         limit = sum(least for _, _, least in by_kind) / BATCHES / (processes * threads)
         lines.append(
             f"| {processes} | {threads} | {code} | {median(every):.0f} | {shown} "
