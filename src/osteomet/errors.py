@@ -43,4 +43,4 @@ class ReportError(OsteometError):
 
 
 class TrainingError(OsteometError):
-    """Training cannot go on: losses or gradients are not finite, or a process of it has ended."""
+    """Training cannot go on: losses or gradients are not finite."""

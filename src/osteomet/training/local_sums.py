@@ -14,8 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, distributed
 
-from osteomet.errors import TrainingError
-
 TOKEN = 32
 """Bytes that tell a process of this training from any other."""
 
@@ -34,23 +32,17 @@ class LocalSums:
         """Replace numbers by their sums; all processes must ask for as many at once.
 
         Raises:
-            TrainingError: another process has ended.
+            ConnectionError: another process has ended.
         """
         own = numbers.numpy()
-        try:
-            if self._is_first:
-                for peer in self._peers:
-                    own += _receive(peer, own)
-                for peer in self._peers:
-                    peer.sendall(own.data)
-            else:
-                self._peers[0].sendall(own.data)
-                own[...] = _receive(self._peers[0], own)
-        except OSError as error:
-            raise TrainingError(
-                "another process of this training ended; what it said is above. Start it again "
-                "with --resume"
-            ) from error
+        if self._is_first:
+            for peer in self._peers:
+                own += _receive(peer, own)
+            for peer in self._peers:
+                peer.sendall(own.data)
+        else:
+            self._peers[0].sendall(own.data)
+            own[...] = _receive(self._peers[0], own)
 
 
 def open_local_sums() -> LocalSums | None:
