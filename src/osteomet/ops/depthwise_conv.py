@@ -35,11 +35,10 @@ from osteomet.ops.depthwise_kernels import (
     tiles,
     turn_sums_back,
     turn_weights,
-    unpack_sums,
     voxels_at_once,
 )
 from osteomet.ops.depthwise_small import convolve_small, correlate_small, is_small
-from osteomet.ops.depthwise_sparse import cells_with_gradient, pull_back_cells
+from osteomet.ops.depthwise_sparse import cells_with_gradient, pull_back_cells, unpack_sums
 from osteomet.ops.lanes import WIDTH
 
 Features = Float[Tensor, "batch channels depth height width"]

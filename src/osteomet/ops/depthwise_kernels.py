@@ -10,7 +10,7 @@ multiplies the zeros beyond the map along y and z.
 A task takes the 4 voxels of all rows of an image, some planes at a time; of what the input is
 turned into it keeps as many planes as the next ones depend on, in the nearer caches.
 
-Rounding errors are some four times those of the plain sum: the points are chosen for that.
+Rounding errors are some five times those of the plain sum: the points are chosen for that.
 """
 
 from fractions import Fraction
@@ -72,7 +72,7 @@ turn_gradient = row_transform(tuple(zip(*FILTER.output, strict=True)))
 _OF_TAPS = np.array(FILTER.filter)
 
 JOINED = 4 * SUMMED
-"""Products for whose sums a task is worth its own: each has as many as 392 voxels of a channel."""
+"""Products of a sum from which on an image is a task of its own: adding up sums takes time, too."""
 
 Step = tuple[int, ...]
 
@@ -83,16 +83,16 @@ def voxels_at_once(length: int) -> Step:
     return tuple(range(step))
 
 
-def images_at_once(shape: tuple[int, ...]) -> int:
-    """Return of how many images ``(batch, z, y, x, c)`` a task sums the products."""
-    batch, depth, height, width, _ = shape
-    return min(batch, -(-JOINED // (depth * height * -(-width // MADE))))
-
-
 @partial(compile_kernel, inline=True)
 def tiles(width: int) -> int:
     """Return how often ``MADE`` voxels are taken of a row."""
     return -(-width // MADE)
+
+
+def images_at_once(shape: tuple[int, ...]) -> int:
+    """Return of how many images ``(batch, z, y, x, c)`` a task sums the products."""
+    batch, depth, height, width, _ = shape
+    return min(batch, -(-JOINED // max(1, depth * height * tiles(width))))
 
 
 @compile_kernel
@@ -104,14 +104,6 @@ def pack_weights(weights: np.ndarray, packed: np.ndarray, flip: bool) -> None:
         for tap in range(taps):
             place = taps - 1 - tap if flip else tap
             block[place, channel % WIDTH] = weights[channel, tap] if channel < channels else 0
-
-
-@compile_kernel
-def unpack_sums(sums: np.ndarray, gradient: np.ndarray) -> None:
-    """Put sums ``(blocks, taps, lanes)`` where ``(channels, taps)`` wants them."""
-    for channel in range(len(gradient)):
-        for tap in range(sums.shape[1]):
-            gradient[channel, tap] = sums[channel // WIDTH, tap, channel % WIDTH]
 
 
 @compile_kernel

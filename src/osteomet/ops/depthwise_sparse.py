@@ -92,3 +92,11 @@ def pull_back_cells(
                         store(total, tap, add(seen, load(total, tap, ONE)))
                         due = multiply(load(taps, tap, ONE), grad)
                         store(results, at, add(due, load(results, at, ONE)))
+
+
+@compile_kernel
+def unpack_sums(sums: np.ndarray, gradient: np.ndarray) -> None:
+    """Put sums ``(blocks, taps, lanes)`` where ``(channels, taps)`` wants them."""
+    for channel in range(len(gradient)):
+        for tap in range(sums.shape[1]):
+            gradient[channel, tap] = sums[channel // WIDTH, tap, channel % WIDTH]

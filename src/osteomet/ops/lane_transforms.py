@@ -135,9 +135,9 @@ def _multiply(builder: Any, matrix: Matrix, row: list[Any]) -> list[Any]:
         rest = zip(*(columns[i] for i in left), same, apart, strict=True)
         return _multiply(builder, tuple(rest), [row[i] for i in left] + list(both))
     for one in range(len(matrix)):
-        other = next((i for i in range(one + 1, len(matrix)) if _alike(matrix[one], matrix[i])), -1)
         if made[one] is not None:
             continue
+        other = next((i for i in range(one + 1, len(matrix)) if _alike(matrix[one], matrix[i])), -1)
         if other < 0:
             made[one] = _weighted(builder, matrix[one], row)
             continue
